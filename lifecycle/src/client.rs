@@ -1,0 +1,218 @@
+//! The typed client of the contract: one deadline per call, capped answers, no redirects, no proxy.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::Client as Hyper;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::state::Verb;
+use crate::wire::{Command, Problem, Status};
+
+/// The largest answer that is read. A status is under 4 KiB; a pod that sends more is not one of ours.
+pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+/// Why a call gave no status.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nothing came in time, or the connection failed. The command may have been obeyed.
+    #[error("no answer from {address}: {reason}")]
+    Unreachable {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The pod holds a newer epoch.
+    #[error("{address} holds epoch {}, which is newer", .status.epoch)]
+    Stale {
+        /// Who was asked.
+        address: SocketAddr,
+        /// Its status.
+        status: Box<Status>,
+    },
+    /// The pod refused the command.
+    #[error("{address} refused with {code}: {}", .problem.detail)]
+    Refused {
+        /// Who was asked.
+        address: SocketAddr,
+        /// The HTTP status.
+        code: u16,
+        /// The body.
+        problem: Box<Problem>,
+    },
+    /// The answer is not one of the contract.
+    #[error("{address} answered {code} with something that is not the contract's: {reason}")]
+    Foreign {
+        /// Who was asked.
+        address: SocketAddr,
+        /// The HTTP status.
+        code: u16,
+        /// What was wrong.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A short stable word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::Stale { .. } => "stale_epoch",
+            Self::Refused { .. } => "refused",
+            Self::Foreign { .. } => "foreign",
+        }
+    }
+}
+
+/// Whether a command has been obeyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// True for 200, false for 202.
+    pub reached: bool,
+    /// The whole status at that moment.
+    pub status: Status,
+}
+
+/// A pool of connections to pods. Idle ones are dropped after seconds, since each costs about 16 KB.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: Hyper<HttpConnector, Full<Bytes>>,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(2))
+    }
+}
+
+impl Client {
+    /// A client whose connections must be made within `connect`.
+    #[must_use]
+    pub fn new(connect: Duration) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(connect));
+        connector.set_nodelay(true);
+        let http = Hyper::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(5))
+            .pool_max_idle_per_host(1)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self { http }
+    }
+
+    /// Sends a verb and reads the status. `deadline` bounds the whole call.
+    ///
+    /// # Errors
+    /// See [`Error`]; after `Unreachable` the command may have been obeyed all the same.
+    pub async fn send(
+        &self,
+        address: SocketAddr,
+        verb: Verb,
+        command: &Command,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let body = serde_json::to_vec(command).map_err(|e| foreign(address, 0, &e))?;
+        let path = format!("/api/v1/lifecycle/{verb}");
+        self.call(address, Method::POST, &path, body, deadline).await
+    }
+
+    /// Asks for the status. With `after`, waits up to `wait` for a version other than it; `deadline` comes on top.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn status(
+        &self,
+        address: SocketAddr,
+        after: Option<(&str, Duration)>,
+        deadline: Duration,
+    ) -> Result<Status, Error> {
+        let (path, whole) = match after {
+            Some((version, wait)) if is_version(version) => {
+                (format!("/api/v1/status?after={version}&wait={}", wait.as_secs()), deadline + wait)
+            }
+            Some(_) | None => ("/api/v1/status".to_owned(), deadline),
+        };
+        self.call(address, Method::GET, &path, Vec::new(), whole).await.map(|answer| answer.status)
+    }
+
+    async fn call(
+        &self,
+        address: SocketAddr,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let unreachable = |reason: String| Error::Unreachable { address, reason };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(address.to_string())
+            .path_and_query(path)
+            .build()
+            .map_err(|e| unreachable(e.to_string()))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| unreachable(e.to_string()))?;
+        let exchange = async {
+            let response = self.http.request(request).await.map_err(|e| unreachable(chain(&e)))?;
+            let code = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let bytes = body.map_err(|e| {
+                if e.is::<LengthLimitError>() {
+                    foreign(address, code.as_u16(), &format!("more than {MAX_ANSWER_BYTES} bytes"))
+                } else {
+                    unreachable(e.to_string())
+                }
+            })?;
+            read(address, code, &bytes.to_bytes())
+        };
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unreachable(format!("nothing within {} s", deadline.as_secs_f32()))),
+        }
+    }
+}
+
+/// Versions come from pods and go into a URL, so only the characters of one are let through.
+fn is_version(word: &str) -> bool {
+    !word.is_empty() && word.len() <= 128 && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+fn read(address: SocketAddr, code: StatusCode, body: &[u8]) -> Result<Answer, Error> {
+    match code {
+        StatusCode::OK | StatusCode::ACCEPTED => {
+            let status = serde_json::from_slice(body).map_err(|e| foreign(address, code.as_u16(), &e))?;
+            Ok(Answer { reached: code == StatusCode::OK, status })
+        }
+        _ => {
+            let problem: Problem = serde_json::from_slice(body).map_err(|e| foreign(address, code.as_u16(), &e))?;
+            match (problem.kind.as_str(), problem.runtime.clone()) {
+                ("stale_epoch", Some(status)) => Err(Error::Stale { address, status }),
+                _ => Err(Error::Refused { address, code: code.as_u16(), problem: Box::new(problem) }),
+            }
+        }
+    }
+}
+
+fn foreign(address: SocketAddr, code: u16, reason: &dyn std::fmt::Display) -> Error {
+    Error::Foreign { address, code, reason: reason.to_string() }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,163 @@
+//! The fence: which command is newer, what is written down before it is answered, and how a pod boots.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::hold::Holds;
+use crate::state::{Desired, DrainMode};
+
+/// What a pod has fsynced before it acknowledged an epoch. It lives as long as the pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Record {
+    /// UID of the AgentRuntime that owns the pod.
+    pub runtime_uid: String,
+    /// The highest epoch accepted, from 1; 0 before the first command.
+    pub epoch: i64,
+    /// The state that epoch asked for.
+    pub state: Desired,
+    /// The holds in force after it.
+    pub holds: Holds,
+}
+
+/// The boot ConfigMap's `boot.json`, mounted as a directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BootFile {
+    /// UID of the AgentRuntime that owns the pod.
+    pub runtime_uid: String,
+    /// The epoch of the state below.
+    pub epoch: i64,
+    /// The effective desired state.
+    pub state: Desired,
+    /// How executions in flight are treated.
+    #[serde(default)]
+    pub mode: DrainMode,
+    /// Public keys that sign commands, newest first; empty while commands are unsigned.
+    #[serde(default)]
+    pub keys: Vec<String>,
+}
+
+/// How a command's epoch relates to the one a pod holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Accept it.
+    Newer,
+    /// Answer with the status; it has been accepted before.
+    Same,
+    /// Refuse it with 409.
+    Stale,
+}
+
+/// Compares a command's epoch with the one held.
+#[must_use]
+pub fn judge(held: i64, commanded: i64) -> Freshness {
+    match commanded.cmp(&held) {
+        std::cmp::Ordering::Greater => Freshness::Newer,
+        std::cmp::Ordering::Equal => Freshness::Same,
+        std::cmp::Ordering::Less => Freshness::Stale,
+    }
+}
+
+/// What a starting process knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// The epoch to start from.
+    pub epoch: i64,
+    /// The holds to start with.
+    pub holds: Holds,
+    /// Whether the gate stays closed until the operator confirms the epoch or the boot hold ends.
+    pub await_confirmation: bool,
+}
+
+/// Decides how a process boots from its own record and the mounted file.
+///
+/// The higher epoch wins; a missing file means no change; a managed pod with neither stays paused,
+/// because nothing says that it may run. An unmanaged one has only its record to obey. A record or
+/// file of another AgentRuntime is ignored: a volume may have served another one before.
+#[must_use]
+pub fn boot(managed: bool, runtime_uid: &str, record: Option<&Record>, file: Option<&BootFile>) -> Boot {
+    let record = record.filter(|r| r.runtime_uid == runtime_uid);
+    if !managed {
+        let (epoch, holds) = record.map_or((0, Holds::default()), |r| (r.epoch, r.holds));
+        return Boot { epoch, holds, await_confirmation: false };
+    }
+    let file = file.filter(|f| f.runtime_uid == runtime_uid);
+    let recorded = record.map(|r| Boot { epoch: r.epoch, holds: r.holds, await_confirmation: true });
+    match (recorded, file) {
+        (Some(boot), Some(file)) => adopt(boot, file),
+        (Some(boot), None) => boot,
+        (None, Some(file)) => adopt(Boot { epoch: 0, holds: Holds::default(), await_confirmation: true }, file),
+        (None, None) => {
+            Boot { epoch: 0, holds: Holds { operator: Desired::Paused, ..Holds::default() }, await_confirmation: true }
+        }
+    }
+}
+
+/// Takes over a file with a higher epoch; anything else changes nothing.
+#[must_use]
+pub fn adopt(boot: Boot, file: &BootFile) -> Boot {
+    match judge(boot.epoch, file.epoch) {
+        Freshness::Newer => Boot { epoch: file.epoch, holds: boot.holds.commanded(file.state), ..boot },
+        Freshness::Same | Freshness::Stale => boot,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(epoch: i64, state: Desired) -> Record {
+        let holds = Holds { operator: state, ..Holds::default() };
+        Record { runtime_uid: "u".to_owned(), epoch, state, holds }
+    }
+
+    fn file(epoch: i64, state: Desired) -> BootFile {
+        BootFile { runtime_uid: "u".to_owned(), epoch, state, mode: DrainMode::Drain, keys: Vec::new() }
+    }
+
+    #[test]
+    fn managed_pod_without_record_and_file_stays_paused() {
+        let boot = boot(true, "u", None, None);
+        assert_eq!(boot.holds.target(), Desired::Paused);
+        assert!(boot.await_confirmation);
+    }
+
+    #[test]
+    fn missing_file_means_no_change() {
+        let r = record(4, Desired::Paused);
+        assert_eq!(boot(true, "u", Some(&r), None).holds.target(), Desired::Paused);
+    }
+
+    #[test]
+    fn stale_mount_does_not_undo_an_accepted_pause() {
+        let r = record(5, Desired::Paused);
+        let f = file(4, Desired::Running);
+        let got = boot(true, "u", Some(&r), Some(&f));
+        assert_eq!((got.epoch, got.holds.target()), (5, Desired::Paused));
+    }
+
+    #[test]
+    fn record_of_another_runtime_is_ignored() {
+        let r = Record { runtime_uid: "other".to_owned(), ..record(9, Desired::Running) };
+        assert_eq!(boot(true, "u", Some(&r), None).holds.target(), Desired::Paused);
+    }
+
+    #[test]
+    fn unmanaged_obeys_only_its_record() {
+        assert_eq!(boot(false, "", None, None).holds.target(), Desired::Running);
+    }
+
+    fn desired() -> impl Strategy<Value = Desired> {
+        prop_oneof![Just(Desired::Running), Just(Desired::Paused), Just(Desired::Stopped)]
+    }
+
+    proptest! {
+        #[test]
+        fn the_higher_epoch_decides(a in 0i64..9, b in 0i64..9, x in desired(), y in desired()) {
+            let got = boot(true, "u", Some(&record(a, x)), Some(&file(b, y)));
+            prop_assert_eq!(got.epoch, a.max(b));
+            prop_assert_eq!(got.holds.operator, if b > a { y } else { x });
+        }
+    }
+}

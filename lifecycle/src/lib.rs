@@ -1,0 +1,17 @@
+//! The contract between the operator and a pod: states, verbs, the fence, the wire types and the client.
+//!
+//! Nothing here serves HTTP or knows Kubernetes. Every rule is a pure function, so that the
+//! runtime, the operator, the tests and a model checker share one copy of it.
+
+#[cfg(feature = "client")]
+pub mod client;
+pub mod fence;
+pub mod hold;
+pub mod machine;
+pub mod state;
+pub mod wire;
+
+pub use fence::{BootFile, Record};
+pub use hold::Holds;
+pub use machine::{Decision, Event, Machine, Phase};
+pub use state::{Desired, DrainMode, OnDrainTimeout, State, Verb};

@@ -1,0 +1,420 @@
+//! The state machine: the whole state-by-verb table and the events, as one pure function each.
+//!
+//! `Machine` is the runtime's state; a controller feeds it verbs and events and obeys the gate it names.
+
+use crate::fence::{Freshness, judge};
+use crate::hold::Holds;
+use crate::state::{Desired, DrainMode, State, Verb};
+
+/// What starting leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Work will be admitted.
+    Running,
+    /// Nothing is ever admitted on the way.
+    Paused,
+}
+
+/// What stopping leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// Stay stopped.
+    Stopped,
+    /// Start again and run.
+    Running,
+    /// Start again and be paused.
+    Paused,
+    /// End the process.
+    Exit,
+}
+
+/// The state with what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Nothing runs.
+    Stopped,
+    /// Loading.
+    Starting(Target),
+    /// Admitting.
+    Running,
+    /// Draining towards paused.
+    Pausing,
+    /// Nothing runs, nothing starts.
+    Paused,
+    /// Draining towards an end.
+    Stopping(Next),
+    /// The process may end with code 0.
+    Exited,
+}
+
+/// The gate's mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GateMode {
+    /// Executions are admitted.
+    Open,
+    /// Only executions already admitted get steps.
+    Draining,
+    /// Nothing is given out.
+    Closed,
+}
+
+/// Who gives a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Giver {
+    /// The operator, with an epoch that is not stale.
+    Operator,
+    /// A person.
+    Person,
+}
+
+/// What the table answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// 200: it is so already, or at once.
+    Reached,
+    /// 202: on the way.
+    Accepted,
+    /// 409: the verb does not fit the state.
+    Conflict,
+    /// 409 `terminating`: the process is about to end.
+    Terminating,
+    /// 409 `held`: the operator's hold is in force.
+    Held,
+    /// 409 `stale_epoch`: a newer epoch was accepted.
+    Stale,
+}
+
+/// What happens inside a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The agent is loaded.
+    Ready,
+    /// The agent can never be loaded as it is.
+    Invalid,
+    /// The last permit was given back.
+    Idle,
+    /// The circuit breaker opened.
+    Breaker,
+    /// SIGTERM or SIGINT.
+    Terminate,
+    /// The drain deadline passed under `checkpoint`.
+    CheckpointDeadline,
+    /// The boot hold ended: the operator confirmed the epoch, or its time ran out.
+    BootHoldEnded,
+}
+
+/// A runtime's state. Two rules hold in every value: the gate is open only in `Running` with no
+/// hold in force, and `Paused` is entered only when no permit is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Machine {
+    /// The state with what it leads to.
+    pub phase: Phase,
+    /// Who holds it.
+    pub holds: Holds,
+    /// The highest epoch accepted.
+    pub epoch: i64,
+    /// How the drain under way treats executions.
+    pub mode: DrainMode,
+    /// Whether the gate stays closed until the operator confirms.
+    pub boot_hold: bool,
+}
+
+impl Machine {
+    /// A starting process with what the fence decided at boot.
+    #[must_use]
+    pub fn boot(epoch: i64, holds: Holds, boot_hold: bool) -> Self {
+        let phase = match (holds.target(), boot_hold) {
+            (Desired::Running, false) => Phase::Starting(Target::Running),
+            (Desired::Stopped, _) => Phase::Stopped,
+            (Desired::Running, true) | (Desired::Paused, _) => Phase::Starting(Target::Paused),
+        };
+        Self { phase, holds, epoch, mode: DrainMode::Drain, boot_hold }
+    }
+
+    /// The word on the wire.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Stopped => State::Stopped,
+            Phase::Starting(_) => State::Starting,
+            Phase::Running => State::Running,
+            Phase::Pausing => State::Pausing,
+            Phase::Paused => State::Paused,
+            Phase::Stopping(_) | Phase::Exited => State::Stopping,
+        }
+    }
+
+    /// The gate's mode in this state. A shutdown keeps its gate open for its first seconds on its
+    /// own schedule, and so never asks here.
+    #[must_use]
+    pub fn gate(&self) -> GateMode {
+        match self.phase {
+            Phase::Running if self.holds.target() == Desired::Running && !self.boot_hold => GateMode::Open,
+            Phase::Pausing | Phase::Stopping(_) if self.mode == DrainMode::Drain => GateMode::Draining,
+            Phase::Running
+            | Phase::Pausing
+            | Phase::Stopping(_)
+            | Phase::Stopped
+            | Phase::Starting(_)
+            | Phase::Paused
+            | Phase::Exited => GateMode::Closed,
+        }
+    }
+
+    /// A command of the operator. The epoch is judged first; an equal one changes nothing and
+    /// confirms the boot.
+    pub fn command(&mut self, epoch: i64, desired: Desired, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
+        match judge(self.epoch, epoch) {
+            Freshness::Stale => Decision::Stale,
+            Freshness::Same => {
+                self.event(Event::BootHoldEnded, idle);
+                self.answer(desired)
+            }
+            Freshness::Newer if matches!(self.phase, Phase::Stopping(Next::Exit) | Phase::Exited) => {
+                // The epoch is kept although the verb is refused: the replacement reads it from the record.
+                self.epoch = epoch;
+                self.holds = self.holds.commanded(desired);
+                if verb == Verb::Stop { Decision::Accepted } else { Decision::Terminating }
+            }
+            Freshness::Newer => {
+                self.epoch = epoch;
+                self.holds = self.holds.commanded(desired);
+                self.boot_hold = false;
+                self.obey(Giver::Operator, verb, mode, idle)
+            }
+        }
+    }
+
+    /// A verb of a person, without an epoch.
+    pub fn ask(&mut self, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
+        let wants_running = matches!(verb, Verb::Start | Verb::Resume);
+        if wants_running && self.holds.operator != Desired::Running {
+            return Decision::Held;
+        }
+        if wants_running && self.boot_hold {
+            return Decision::Held;
+        }
+        let before = *self;
+        match verb {
+            Verb::Start | Verb::Resume => self.holds = self.holds.asked(Desired::Running),
+            Verb::Pause => self.holds = self.holds.asked(Desired::Paused),
+            Verb::Stop => self.holds = self.holds.asked(Desired::Stopped),
+            Verb::Restart if before.phase == Phase::Stopped => {
+                if self.holds.operator != Desired::Running || self.boot_hold {
+                    return Decision::Held;
+                }
+                self.holds = self.holds.asked(Desired::Running);
+            }
+            Verb::Restart => {}
+        }
+        let decision = self.obey(Giver::Person, verb, mode, idle);
+        if !matches!(decision, Decision::Reached | Decision::Accepted) {
+            *self = before;
+        }
+        decision
+    }
+
+    /// The table. Stale and held have been answered.
+    fn obey(&mut self, giver: Giver, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
+        // A held operator's start would open the gate against a hold that it did not clear.
+        let verb = match verb {
+            Verb::Start | Verb::Resume if self.holds.target() != Desired::Running => self.holds.target().verb(),
+            Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume | Verb::Restart => verb,
+        };
+        match verb {
+            Verb::Start => self.start(giver),
+            Verb::Resume => self.resume(giver),
+            Verb::Pause => self.pause(giver, mode, idle),
+            Verb::Stop => self.stop(mode, idle),
+            Verb::Restart => self.restart(giver, idle),
+        }
+    }
+
+    fn start(&mut self, giver: Giver) -> Decision {
+        match (self.phase, giver) {
+            (Phase::Stopped | Phase::Starting(Target::Running), _)
+            | (Phase::Starting(Target::Paused), Giver::Operator) => self.go(Phase::Starting(Target::Running)),
+            (Phase::Starting(Target::Paused) | Phase::Pausing | Phase::Paused, Giver::Person) => Decision::Conflict,
+            (Phase::Running, _) => Decision::Reached,
+            (Phase::Pausing | Phase::Paused, Giver::Operator) => self.reach(Phase::Running),
+            (Phase::Stopping(Next::Exit) | Phase::Exited, _) => Decision::Terminating,
+            (Phase::Stopping(_), _) => self.go(Phase::Stopping(Next::Running)),
+        }
+    }
+
+    fn resume(&mut self, giver: Giver) -> Decision {
+        match (self.phase, giver) {
+            (Phase::Stopped, Giver::Operator) => self.start(giver),
+            (Phase::Stopped, Giver::Person) => Decision::Conflict,
+            (Phase::Starting(_), _) => self.go(Phase::Starting(Target::Running)),
+            (Phase::Running, _) => Decision::Reached,
+            (Phase::Pausing | Phase::Paused, _) => self.reach(Phase::Running),
+            (Phase::Stopping(Next::Exit) | Phase::Exited, _) => Decision::Terminating,
+            (Phase::Stopping(_), Giver::Operator) => self.go(Phase::Stopping(Next::Running)),
+            (Phase::Stopping(_), Giver::Person) => Decision::Conflict,
+        }
+    }
+
+    fn pause(&mut self, giver: Giver, mode: DrainMode, idle: bool) -> Decision {
+        match (self.phase, giver) {
+            (Phase::Stopped, Giver::Operator) => self.go(Phase::Starting(Target::Paused)),
+            (Phase::Stopped, Giver::Person) => Decision::Conflict,
+            (Phase::Starting(_), _) => self.go(Phase::Starting(Target::Paused)),
+            (Phase::Running, _) => {
+                self.mode = mode;
+                self.drain(Phase::Pausing, Phase::Paused, idle)
+            }
+            (Phase::Pausing, _) => {
+                // Drain may become checkpoint, never back: what was told to stop is not told to go on.
+                self.mode = self.mode.max(mode);
+                self.drain(Phase::Pausing, Phase::Paused, idle)
+            }
+            (Phase::Paused, _) => Decision::Reached,
+            (Phase::Stopping(Next::Exit) | Phase::Exited, _) => Decision::Terminating,
+            (Phase::Stopping(_), Giver::Operator) => self.go(Phase::Stopping(Next::Paused)),
+            (Phase::Stopping(_), Giver::Person) => Decision::Conflict,
+        }
+    }
+
+    fn stop(&mut self, mode: DrainMode, idle: bool) -> Decision {
+        match self.phase {
+            Phase::Stopped => Decision::Reached,
+            Phase::Stopping(Next::Exit) | Phase::Exited => Decision::Accepted,
+            Phase::Stopping(_) => self.go(Phase::Stopping(Next::Stopped)),
+            Phase::Pausing => {
+                self.mode = self.mode.max(mode);
+                self.drain(Phase::Stopping(Next::Stopped), Phase::Stopped, idle)
+            }
+            Phase::Starting(_) | Phase::Running | Phase::Paused => {
+                self.mode = mode;
+                self.drain(Phase::Stopping(Next::Stopped), Phase::Stopped, idle)
+            }
+        }
+    }
+
+    fn restart(&mut self, giver: Giver, idle: bool) -> Decision {
+        let again = match self.holds.target() {
+            Desired::Running => Next::Running,
+            Desired::Paused => Next::Paused,
+            Desired::Stopped => Next::Stopped,
+        };
+        match self.phase {
+            Phase::Stopped if giver == Giver::Operator && again == Next::Paused => {
+                self.go(Phase::Starting(Target::Paused))
+            }
+            Phase::Stopped if again == Next::Stopped => Decision::Reached,
+            Phase::Stopped => self.go(Phase::Starting(Target::Running)),
+            Phase::Starting(target) => self.go(Phase::Starting(target)),
+            Phase::Running => self.drain(Phase::Stopping(Next::Running), Phase::Starting(Target::Running), idle),
+            Phase::Pausing | Phase::Paused => {
+                self.drain(Phase::Stopping(Next::Paused), Phase::Starting(Target::Paused), idle)
+            }
+            Phase::Stopping(Next::Exit) | Phase::Exited => Decision::Terminating,
+            Phase::Stopping(Next::Stopped) if again != Next::Stopped => self.go(Phase::Stopping(again)),
+            Phase::Stopping(next) => self.go(Phase::Stopping(next)),
+        }
+    }
+
+    /// Something happened inside. `idle` says that no permit is held.
+    pub fn event(&mut self, event: Event, idle: bool) {
+        match event {
+            Event::Ready => self.ready(),
+            Event::Invalid => {
+                if matches!(self.phase, Phase::Starting(_)) {
+                    self.phase = Phase::Stopped;
+                }
+            }
+            Event::Idle => self.idle(idle),
+            Event::Breaker => {
+                self.holds.breaker = true;
+                if self.phase == Phase::Running {
+                    self.mode = DrainMode::Drain;
+                    self.drain(Phase::Pausing, Phase::Paused, idle);
+                } else if self.phase == Phase::Starting(Target::Running) {
+                    self.phase = Phase::Starting(Target::Paused);
+                }
+            }
+            Event::Terminate => {
+                self.mode = if self.phase == Phase::Pausing { self.mode } else { DrainMode::Drain };
+                self.phase = if self.phase == Phase::Stopped { Phase::Exited } else { Phase::Stopping(Next::Exit) };
+            }
+            Event::CheckpointDeadline => {
+                if matches!(self.phase, Phase::Pausing | Phase::Stopping(_)) {
+                    self.mode = DrainMode::Checkpoint;
+                }
+            }
+            Event::BootHoldEnded => {
+                let held = std::mem::replace(&mut self.boot_hold, false);
+                if held && self.holds.target() == Desired::Running {
+                    self.phase = match self.phase {
+                        Phase::Paused => Phase::Running,
+                        Phase::Starting(_) => Phase::Starting(Target::Running),
+                        phase @ (Phase::Stopped
+                        | Phase::Running
+                        | Phase::Pausing
+                        | Phase::Stopping(_)
+                        | Phase::Exited) => phase,
+                    };
+                }
+            }
+        }
+    }
+
+    fn ready(&mut self) {
+        self.phase = match self.phase {
+            Phase::Starting(Target::Running) if self.holds.target() == Desired::Running && !self.boot_hold => {
+                Phase::Running
+            }
+            Phase::Starting(_) => Phase::Paused,
+            phase @ (Phase::Stopped
+            | Phase::Running
+            | Phase::Pausing
+            | Phase::Paused
+            | Phase::Stopping(_)
+            | Phase::Exited) => phase,
+        };
+    }
+
+    fn idle(&mut self, idle: bool) {
+        if !idle {
+            return;
+        }
+        self.phase = match self.phase {
+            Phase::Pausing => Phase::Paused,
+            Phase::Stopping(Next::Stopped) => Phase::Stopped,
+            Phase::Stopping(Next::Running) => Phase::Starting(Target::Running),
+            Phase::Stopping(Next::Paused) => Phase::Starting(Target::Paused),
+            Phase::Stopping(Next::Exit) => Phase::Exited,
+            phase @ (Phase::Stopped | Phase::Starting(_) | Phase::Running | Phase::Paused | Phase::Exited) => phase,
+        };
+    }
+
+    fn answer(&self, desired: Desired) -> Decision {
+        if self.state() == desired.state() { Decision::Reached } else { Decision::Accepted }
+    }
+
+    fn go(&mut self, phase: Phase) -> Decision {
+        self.phase = phase;
+        Decision::Accepted
+    }
+
+    fn reach(&mut self, phase: Phase) -> Decision {
+        self.phase = phase;
+        Decision::Reached
+    }
+
+    /// Enters a drain, or its end when nothing is in flight. Reaching `Paused` or `Stopped` is 200.
+    fn drain(&mut self, draining: Phase, drained: Phase, idle: bool) -> Decision {
+        self.phase = if idle { drained } else { draining };
+        match self.phase {
+            Phase::Paused | Phase::Stopped => Decision::Reached,
+            Phase::Starting(_) | Phase::Running | Phase::Pausing | Phase::Stopping(_) | Phase::Exited => {
+                Decision::Accepted
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! The table, cell by cell, and the law that no sequence opens the gate against a hold.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const PHASES: [Phase; 11] = [
+    Phase::Stopped,
+    Phase::Starting(Target::Running),
+    Phase::Starting(Target::Paused),
+    Phase::Running,
+    Phase::Pausing,
+    Phase::Paused,
+    Phase::Stopping(Next::Stopped),
+    Phase::Stopping(Next::Running),
+    Phase::Stopping(Next::Paused),
+    Phase::Stopping(Next::Exit),
+    Phase::Exited,
+];
+
+fn machine(phase: Phase) -> Machine {
+    Machine { phase, holds: Holds::default(), epoch: 1, mode: DrainMode::Drain, boot_hold: false }
+}
+
+fn desired(verb: Verb) -> Desired {
+    match verb {
+        Verb::Start | Verb::Resume | Verb::Restart => Desired::Running,
+        Verb::Pause => Desired::Paused,
+        Verb::Stop => Desired::Stopped,
+    }
+}
+
+/// One line a cell: phase, verb, who, busy or idle, the answer and the phase after it.
+#[test]
+fn every_cell_of_the_table() {
+    let mut table = String::new();
+    for phase in PHASES {
+        for verb in Verb::ALL {
+            for idle in [false, true] {
+                let mut s = machine(phase);
+                let answer = s.command(2, desired(verb), verb, DrainMode::Drain, idle);
+                let busy = if idle { "idle" } else { "busy" };
+                table += &format!("{phase:?} {verb} s {busy}: {answer:?} {:?}\n", s.phase);
+                let mut p = machine(phase);
+                let answer = p.ask(verb, DrainMode::Drain, idle);
+                table += &format!("{phase:?} {verb} p {busy}: {answer:?} {:?}\n", p.phase);
+            }
+        }
+        let mut t = machine(phase);
+        t.event(Event::Terminate, false);
+        table += &format!("{phase:?} TERM: {:?}\n", t.phase);
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn stale_epoch_changes_nothing() {
+    for phase in PHASES {
+        let mut m = machine(phase);
+        let before = m;
+        assert_eq!(m.command(0, Desired::Running, Verb::Start, DrainMode::Drain, true), Decision::Stale);
+        assert_eq!(m, before);
+    }
+}
+
+#[test]
+fn a_person_cannot_resume_against_the_operator() {
+    let mut m = machine(Phase::Running);
+    m.command(2, Desired::Paused, Verb::Pause, DrainMode::Drain, true);
+    assert_eq!(m.ask(Verb::Resume, DrainMode::Drain, true), Decision::Held);
+    assert_eq!(m.phase, Phase::Paused);
+}
+
+#[test]
+fn boot_hold_ends_with_the_confirmation_of_the_same_epoch() {
+    let mut m = Machine::boot(3, Holds::default(), true);
+    m.event(Event::Ready, true);
+    assert_eq!((m.phase, m.gate()), (Phase::Paused, GateMode::Closed));
+    m.command(3, Desired::Running, Verb::Start, DrainMode::Drain, true);
+    assert_eq!((m.phase, m.gate()), (Phase::Running, GateMode::Open));
+}
+
+#[test]
+fn checkpoint_never_becomes_drain_again() {
+    let mut m = machine(Phase::Running);
+    m.ask(Verb::Pause, DrainMode::Checkpoint, false);
+    m.ask(Verb::Pause, DrainMode::Drain, false);
+    assert_eq!(m.gate(), GateMode::Closed);
+}
+
+#[derive(Clone, Debug)]
+enum Input {
+    Command(i64, Verb, bool),
+    Ask(Verb, bool),
+    Event(Event, bool),
+}
+
+fn verb() -> impl Strategy<Value = Verb> {
+    prop::sample::select(Verb::ALL.to_vec())
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let events = vec![
+        Event::Ready,
+        Event::Invalid,
+        Event::Idle,
+        Event::Breaker,
+        Event::Terminate,
+        Event::CheckpointDeadline,
+        Event::BootHoldEnded,
+    ];
+    prop_oneof![
+        (0i64..12, verb(), any::<bool>()).prop_map(|(e, v, b)| Input::Command(e, v, b)),
+        (verb(), any::<bool>()).prop_map(|(v, b)| Input::Ask(v, b)),
+        (prop::sample::select(events), any::<bool>()).prop_map(|(e, b)| Input::Event(e, b)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// Once the operator has paused at an epoch, only a higher epoch opens the gate.
+    #[test]
+    fn no_path_from_a_paused_hold_to_a_permit(inputs in prop::collection::vec(input(), 0..40), hold in any::<bool>()) {
+        let mut m = Machine::boot(0, Holds::default(), hold);
+        for input in inputs {
+            let before = m;
+            match input {
+                Input::Command(epoch, verb, idle) => {
+                    m.command(epoch, desired(verb), verb, DrainMode::Drain, idle);
+                    if before.holds.operator != Desired::Running && epoch <= before.epoch {
+                        prop_assert_ne!(m.gate(), GateMode::Open);
+                    }
+                }
+                Input::Ask(verb, idle) => {
+                    m.ask(verb, DrainMode::Drain, idle);
+                    prop_assert_eq!(m.holds.operator, before.holds.operator);
+                }
+                Input::Event(event, idle) => m.event(event, idle),
+            }
+            prop_assert!(m.epoch >= before.epoch);
+            if m.holds.target() != Desired::Running || m.boot_hold {
+                prop_assert_ne!(m.gate(), GateMode::Open);
+            }
+            if m.phase == Phase::Running {
+                prop_assert_eq!(m.gate(), GateMode::Open);
+            }
+        }
+    }
+}

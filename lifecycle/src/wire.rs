@@ -1,0 +1,178 @@
+//! The JSON of the contract: commands, the status answer, problems and the boot file's neighbours.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::state::{DrainMode, OnDrainTimeout, State};
+
+/// The optional body of a verb. With `epoch` it is the operator's and declarative; without, a person's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// The fence, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// UID of the AgentRuntime; 421 when it is not this pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_uid: Option<String>,
+    /// UID of the pod; 421 when it is not this pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// How executions in flight are treated; default drain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<DrainMode>,
+    /// Seconds from now to the drain deadline, 0 to 86,400.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 86400)]
+    pub deadline_seconds: Option<i64>,
+    /// What happens at the deadline; default wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_timeout: Option<OnDrainTimeout>,
+}
+
+/// How well a dependency works, judged from recent calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthLevel {
+    /// Recent calls succeeded.
+    Healthy,
+    /// Nothing is known.
+    #[default]
+    Unknown,
+    /// Some recent calls failed.
+    Degraded,
+    /// Recent calls failed.
+    Unhealthy,
+}
+
+impl HealthLevel {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unknown => "unknown",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// The health of what a runtime depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Health {
+    /// The execution store.
+    #[serde(default)]
+    pub storage: HealthLevel,
+    /// The language model.
+    #[serde(default)]
+    pub llm: HealthLevel,
+    /// Tools, programs and requests.
+    #[serde(default)]
+    pub tools: HealthLevel,
+}
+
+/// An execution that keeps a drain from ending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Holder {
+    /// The execution's id.
+    pub execution: String,
+    /// The node it is in.
+    pub node: String,
+}
+
+/// Whether counters of several replicas are to be added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CounterScope {
+    /// Each pod counts its own: add them up.
+    #[default]
+    Pod,
+    /// The pods share a store: take the largest.
+    Store,
+}
+
+/// The answer to a status request and to every verb. The first seven fields are the feature
+/// request's and are never renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// What the runtime is doing.
+    pub state: State,
+    /// Seconds since the process started.
+    pub uptime_seconds: i64,
+    /// Entry points with an execution in flight.
+    pub active_streams: i64,
+    /// Executions accepted, over all restarts.
+    pub total_executions: i64,
+    /// Executions that failed, without cancelled ones.
+    pub failed_executions: i64,
+    /// The agent's entry points.
+    pub entry_points: Vec<String>,
+    /// The health of its dependencies.
+    pub health: Health,
+    /// Executions that hold a permit. Missing means unknown, and unknown means busy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<i64>,
+    /// Executions that wait for a person.
+    #[serde(default)]
+    pub waiting_for_input: i64,
+    /// Executions accepted and not yet started.
+    #[serde(default)]
+    pub queued: i64,
+    /// The highest epoch accepted durably.
+    #[serde(default)]
+    pub epoch: i64,
+    /// Which holds are in force: operator, local, breaker.
+    #[serde(default)]
+    pub holds: Vec<String>,
+    /// When the drain under way is to end, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<String>,
+    /// Which executions hold up the drain, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by: Vec<Holder>,
+    /// Changes with every start of the process.
+    #[serde(default)]
+    pub boot_id: String,
+    /// `<boot_id>.<n>`, for `?after=`.
+    #[serde(default)]
+    pub version: String,
+    /// Whether counters are this pod's or the store's.
+    #[serde(default)]
+    pub counter_scope: CounterScope,
+    /// UID of this pod, when it is managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Whether the gate waits for the operator's confirmation after a boot.
+    #[serde(default)]
+    pub awaiting_confirmation: bool,
+    /// Why the runtime does not run, when it is not by a hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+impl Status {
+    /// Whether nothing is in flight. A missing count is not zero: a reader that took it for
+    /// idle would stop busy pods.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.in_flight == Some(0)
+    }
+}
+
+/// An error answer, RFC 9457.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// A stable word for programs, such as `stale_epoch`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The same for people.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What to do.
+    pub detail: String,
+    /// The status of the runtime, for answers to verbs. Under a name of its own, as `status` is the code's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Box<Status>>,
+}
