@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::hold::Holds;
-use crate::state::{Desired, DrainMode};
+use crate::state::{Desired, DrainMode, OnDrainTimeout};
 
 /// What a pod has fsynced before it acknowledged an epoch. It lives as long as the pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,6 +31,12 @@ pub struct BootFile {
     /// How executions in flight are treated.
     #[serde(default)]
     pub mode: DrainMode,
+    /// Seconds from a command to its drain deadline, 0 to 86,400; missing means no deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<i64>,
+    /// What happens at that deadline.
+    #[serde(default)]
+    pub on_timeout: OnDrainTimeout,
     /// Public keys that sign commands, newest first; empty while commands are unsigned.
     #[serde(default)]
     pub keys: Vec<String>,
@@ -113,7 +119,15 @@ mod tests {
     }
 
     fn file(epoch: i64, state: Desired) -> BootFile {
-        BootFile { runtime_uid: "u".to_owned(), epoch, state, mode: DrainMode::Drain, keys: Vec::new() }
+        BootFile {
+            runtime_uid: "u".to_owned(),
+            epoch,
+            state,
+            mode: DrainMode::Drain,
+            deadline_seconds: None,
+            on_timeout: OnDrainTimeout::Wait,
+            keys: Vec::new(),
+        }
     }
 
     #[test]

@@ -1,0 +1,174 @@
+//! What users write: the spec of an AgentRuntime.
+
+#![expect(
+    clippy::duplicated_attributes,
+    unreachable_pub,
+    reason = "kube's derive repeats its own attributes and makes the types it derives public in a private module"
+)]
+
+use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::status::AgentRuntimeStatus;
+
+/// A set of pods that run one agent, and the state they are to be in.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[kube(
+    group = "agents.hive.dev",
+    version = "v1alpha1",
+    kind = "AgentRuntime",
+    plural = "agentruntimes",
+    shortname = "hart",
+    category = "hive",
+    namespaced,
+    status = "AgentRuntimeStatus",
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Desired", type_ = "string", json_path = ".status.desiredState"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "In-flight", type_ = "integer", json_path = ".status.inFlight"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Acked", type_ = "integer", json_path = ".status.acknowledgedReplicas", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1),
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1)
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.agent) || has(self.template)")
+    .message("spec: give agent (inline or configMapRef), or template with an image of your own"))]
+pub struct AgentRuntimeSpec {
+    /// The state that every pod is to be in. It never expires.
+    #[serde(default)]
+    pub desired_state: DesiredState,
+
+    /// How many pods run the agent. While paused it may fall, and a rise waits for the resume.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub replicas: i32,
+
+    /// The agent's definition. Leave it out for an image that brings its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentSource>,
+
+    /// A pod template that is merged over the one the operator makes. The container of the runtime
+    /// is named `agent`. Fields that the API server refuses make the object Stalled, reason InvalidTemplate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub template: Option<Map<String, Value>>,
+
+    /// How pods are paused, resumed and stopped.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// What a runtime is to be. Stopped beats paused beats running.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+pub enum DesiredState {
+    /// Work is admitted.
+    #[default]
+    Running,
+    /// Nothing runs and nothing will start.
+    Paused,
+    /// As paused, and the pods are taken away once drained.
+    Stopped,
+}
+
+/// Where the agent's definition comes from: exactly one of the two.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.inline) != has(self.configMapRef)")
+    .message("spec.agent: give exactly one of inline and configMapRef"))]
+pub struct AgentSource {
+    /// The definition itself, in the shape that Hive exports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub inline: Option<Map<String, Value>>,
+
+    /// A key of a ConfigMap in the same namespace that holds the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_ref: Option<ConfigMapKey>,
+}
+
+/// A key of a ConfigMap in the object's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigMapKey {
+    /// The ConfigMap's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in its data.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// How pods are paused, resumed and stopped.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Lifecycle {
+    /// The port of the lifecycle endpoint in each pod.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: i32,
+    /// Whether a pause lets executions in flight finish, or stops them at their next step.
+    pub pause_mode: PauseMode,
+    /// Seconds from a pause or stop to its drain deadline.
+    #[schemars(range(min = 0, max = 86400))]
+    pub drain_timeout_seconds: i32,
+    /// What happens at the deadline: go on draining and say who holds it up, or stop at the next step.
+    pub on_drain_timeout: DrainTimeoutPolicy,
+    /// Seconds that a new pod waits for the operator before it believes its boot file.
+    #[schemars(range(min = 0, max = 3600))]
+    pub boot_hold_seconds: i32,
+    /// Seconds from SIGTERM to exit that a pod has for its work in flight.
+    #[schemars(range(min = 10, max = 3600))]
+    pub shutdown_seconds: i32,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            port: 8080,
+            pause_mode: PauseMode::Drain,
+            drain_timeout_seconds: 30,
+            on_drain_timeout: DrainTimeoutPolicy::Wait,
+            boot_hold_seconds: 90,
+            shutdown_seconds: 30,
+        }
+    }
+}
+
+/// How executions in flight are treated by a pause.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum PauseMode {
+    /// They finish.
+    #[default]
+    Drain,
+    /// They stop at their next step and go on after the resume.
+    Checkpoint,
+}
+
+/// What happens when a drain reaches its deadline.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum DrainTimeoutPolicy {
+    /// Go on draining; the object is Stalled and names the pods that hold it up.
+    #[default]
+    Wait,
+    /// Executions stop at their next step.
+    Checkpoint,
+}
+
+/// Kept as it was written: its own schema is the pod template's, or the agent's, and they are checked where they are used.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}

@@ -1,0 +1,53 @@
+//! The operator's settings, from flags or the environment.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Reconciles AgentRuntime objects: pushes spec.desiredState to each pod and reports what the pods acknowledged.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(name = "agentruntime-operator", version)]
+pub struct Config {
+    /// Image of the agent runtime, for objects whose template names none.
+    #[arg(long, env = "AGENT_RUNTIME_IMAGE", default_value = "agent-runtime:0.1.0")]
+    pub runtime_image: String,
+
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "OPERATOR_LISTEN", default_value = "0.0.0.0:9090")]
+    pub listen: SocketAddr,
+
+    /// Namespace of the Lease; the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+
+    /// This replica's name in the Lease.
+    #[arg(long, env = "POD_NAME", default_value = "agentruntime-operator")]
+    pub identity: String,
+
+    /// Seconds for which the Lease is held without renewal.
+    #[arg(long, env = "LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
+    pub lease_seconds: u16,
+
+    /// Commands under way at once, over all pods.
+    #[arg(long, env = "COMMAND_CONCURRENCY", default_value_t = 128)]
+    pub command_concurrency: usize,
+
+    /// Status requests under way at once, over all pods.
+    #[arg(long, env = "POLL_CONCURRENCY", default_value_t = 512)]
+    pub poll_concurrency: usize,
+
+    /// Objects reconciled at once.
+    #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 32)]
+    pub reconcile_concurrency: u16,
+
+    /// Which log lines are written, as a tracing filter.
+    #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn")]
+    pub log: String,
+}
+
+impl Config {
+    /// How long a lease lasts without renewal.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(u64::from(self.lease_seconds))
+    }
+}

@@ -1,0 +1,180 @@
+//! What was seen: plain data that a plan is made from. Nothing here decides anything.
+
+pub mod pod;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crds::AgentRuntime;
+use jiff::Timestamp;
+use lifecycle::BootFile;
+use lifecycle::wire::Status;
+
+/// Everything that one plan may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object, with the resourceVersion that a status write must carry.
+    pub runtime: Arc<AgentRuntime>,
+    /// The boot ConfigMap.
+    pub boot: Option<BootConfigMap>,
+    /// The children made by server-side apply.
+    pub children: BTreeMap<ChildKey, ChildFacts>,
+    /// What the Deployment says of its rollout.
+    pub deployment: Option<DeploymentFacts>,
+    /// Every pod of the object, terminating ones too.
+    pub pods: Vec<PodFacts>,
+    /// What was heard from pods, by pod UID.
+    pub contacts: HashMap<String, Contact>,
+    /// The last barrier LIST.
+    pub barrier: Option<Barrier>,
+    /// The agent's definition.
+    pub agent: AgentText,
+    /// When the epoch of the boot ConfigMap was first seen by this process.
+    pub epoch_since: Option<(i64, Timestamp)>,
+    /// What the API server refused, if it refused the children of this generation.
+    pub refusal: Option<Refusal>,
+}
+
+/// The agent's definition, as far as it could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentText {
+    /// The image brings its own.
+    Builtin,
+    /// The text, and the name of the file it stands in.
+    Found {
+        /// The definition.
+        text: String,
+        /// For messages: a file name with the right ending.
+        file: String,
+    },
+    /// The ConfigMap or its key does not exist.
+    Missing(String),
+}
+
+/// The boot ConfigMap, as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfigMap {
+    /// For the compare-and-swap.
+    pub resource_version: String,
+    /// Its content; none when it does not parse.
+    pub file: Option<BootFile>,
+}
+
+/// A child's kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChildKey {
+    /// Which kind.
+    pub kind: ChildKind,
+    /// The name in the object's namespace.
+    pub name: String,
+}
+
+/// The kinds of children made by server-side apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChildKind {
+    /// The agent's definition, named by content.
+    ConfigMap,
+    /// For clients, and the headless one for addresses that are not ready.
+    Service,
+    /// The pods.
+    Deployment,
+}
+
+/// A child, as far as planning needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildFacts {
+    /// The hash of the manifest that was applied last, from its annotation.
+    pub hash: Option<String>,
+    /// Somebody else changed it since.
+    pub drifted: bool,
+}
+
+/// What the Deployment says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeploymentFacts {
+    /// Its spec.replicas.
+    pub wanted: i32,
+    /// Whether its controller has seen the newest spec.
+    pub observed: bool,
+    /// Pods it counts.
+    pub replicas: i32,
+    /// Pods of the newest template.
+    pub updated: i32,
+    /// Pods that pass their readiness probe.
+    pub ready: i32,
+    /// The condition Progressing is False for this reason.
+    pub failing: Option<String>,
+    /// The rollout strategy that was applied: `surge` or `replace`.
+    pub strategy: String,
+}
+
+/// A pod, as far as planning needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its own address, if it has one and may be pushed to.
+    pub address: Option<std::net::IpAddr>,
+    /// It was deleted and has not ended.
+    pub terminating: bool,
+    /// Its phase is Succeeded or Failed: nothing runs in it.
+    pub ended: bool,
+    /// It passes its readiness probe.
+    pub ready: bool,
+    /// The running container's id; a new one voids every acknowledgement.
+    pub container: Option<String>,
+    /// Since when that container runs.
+    pub started: Option<Timestamp>,
+    /// Why it does not run, in Kubernetes' words.
+    pub waiting: Option<String>,
+    /// Why it is never pushed to, such as hostNetwork.
+    pub unsafe_target: Option<String>,
+}
+
+/// What was heard from one pod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contact {
+    /// The last answer.
+    pub answer: Option<Heard>,
+    /// Calls that failed since the last answer.
+    pub failures: u32,
+    /// Since when they fail.
+    pub failing_since: Option<Timestamp>,
+    /// What the last one said.
+    pub error: Option<String>,
+    /// Not asked again before this.
+    pub next_attempt: Option<Timestamp>,
+}
+
+/// An answer, with what it belongs to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Heard {
+    /// The whole status.
+    pub status: Status,
+    /// When it came.
+    pub at: Timestamp,
+    /// The container that gave it.
+    pub container: Option<String>,
+    /// Whether the pod was ready when it was asked.
+    pub ready: bool,
+}
+
+/// A LIST of the pods, taken from the API server itself and not from a cache.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// The epoch for which it was taken, after every seen pod had acknowledged it.
+    pub epoch: i64,
+    /// The UIDs of all pods that had not ended.
+    pub pods: Vec<String>,
+}
+
+/// The API server refused a child.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The generation of the spec it was made from.
+    pub generation: i64,
+    /// What the API server said.
+    pub message: String,
+}

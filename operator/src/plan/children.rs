@@ -1,0 +1,170 @@
+//! The children made by server-side apply, and which of them are to be applied or deleted now.
+
+use crds::AgentRuntime;
+use lifecycle::Desired;
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::epoch::Policy;
+use super::pods::Standing;
+use super::{Child, Settings, manifest, name_of, template};
+use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
+
+/// Holds the hash of the manifest that was applied, without the rollout strategy.
+pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
+
+/// Holds the rollout strategy that was applied: `surge` or `replace`.
+pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
+
+/// The name of the Deployment.
+#[must_use]
+pub fn deployment_name(runtime: &str) -> String {
+    runtime.to_owned()
+}
+
+/// What is to be done about children, and how many pods are wanted.
+pub(super) struct Wanted {
+    pub(super) apply: Vec<Child>,
+    pub(super) delete: Vec<ChildKey>,
+    pub(super) replicas: i32,
+}
+
+pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standings: &[Standing<'_>]) -> Wanted {
+    let runtime = seen.runtime.as_ref();
+    let replicas = replicas(seen, policy, standings);
+    let refused = seen.refusal.as_ref().is_some_and(|r| Some(r.generation) == runtime.metadata.generation);
+    let agent = match &seen.agent {
+        AgentText::Found { text, file } => Some(agent_config_map(runtime, text, file)),
+        AgentText::Builtin => None,
+        AgentText::Missing(_) => return Wanted { apply: Vec::new(), delete: Vec::new(), replicas },
+    };
+    let mut children: Vec<Child> = agent.iter().map(|(child, _)| child.clone()).collect();
+    children.push(service(runtime, name_of(runtime).to_owned(), false));
+    children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
+    let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
+    let deployment = deployment(seen, settings, policy, replicas, mount);
+    let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
+    if differs(seen, &deployment) || strategy_must_change(seen, policy, replicas) {
+        apply.push(deployment);
+    }
+    if refused {
+        apply.clear();
+    }
+    let delete = unused(seen, &children);
+    Wanted { apply, delete, replicas }
+}
+
+/// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
+/// only when each has stopped, ended, or been out of reach for the whole drain timeout.
+fn replicas(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> i32 {
+    let asked = seen.runtime.spec.replicas;
+    let now = seen.deployment.as_ref().map(|d| d.wanted);
+    match (policy.desired, now) {
+        (Desired::Running, _) => asked,
+        (Desired::Paused, current) => current.map_or(asked, |current| asked.min(current)),
+        (Desired::Stopped, None | Some(0)) => 0,
+        (Desired::Stopped, Some(_)) if standings.iter().all(|s| s.may_be_taken_away(policy.deadline_seconds)) => 0,
+        (Desired::Stopped, Some(current)) => asked.min(current),
+    }
+}
+
+fn differs(seen: &Observed, child: &Child) -> bool {
+    seen.children
+        .get(&child.key)
+        .is_none_or(|facts| facts.drifted || facts.hash.as_deref() != Some(child.hash.as_str()))
+}
+
+/// The strategy alone is no reason to write, or each pause would write the Deployment. It matters
+/// only while pods are being replaced: paused pods are not ready, and a surge would wait for them for ever.
+fn strategy_must_change(seen: &Observed, policy: &Policy, replicas: i32) -> bool {
+    let Some(deployment) = &seen.deployment else { return false };
+    let rolling = deployment.updated < replicas || deployment.replicas > deployment.updated;
+    rolling && deployment.strategy != strategy(policy)
+}
+
+fn strategy(policy: &Policy) -> &'static str {
+    if policy.desired == Desired::Running { "surge" } else { "replace" }
+}
+
+/// ConfigMaps of earlier definitions, once no pod can need them any more.
+fn unused(seen: &Observed, wanted: &[Child]) -> Vec<ChildKey> {
+    let rolled = seen.deployment.as_ref().is_some_and(|d| d.observed && d.replicas == d.updated);
+    if !rolled || seen.pods.iter().any(|pod| pod.terminating) {
+        return Vec::new();
+    }
+    let old = seen.children.keys().filter(|key| key.kind == ChildKind::ConfigMap);
+    old.filter(|key| wanted.iter().all(|child| child.key != **key)).cloned().collect()
+}
+
+fn agent_config_map(runtime: &AgentRuntime, text: &str, file: &str) -> (Child, String) {
+    let name = format!("{}-agent-{}", name_of(runtime), short_hash(text.as_bytes()));
+    let mut object = manifest::object(runtime, "v1", "ConfigMap", &name);
+    manifest::set(&mut object, "immutable", json!(true));
+    manifest::set(&mut object, "data", json!({ file: text }));
+    (finish(ChildKind::ConfigMap, name, object, &[]), file.to_owned())
+}
+
+/// `headless` publishes the addresses of pods that are not ready, paused ones for instance.
+fn service(runtime: &AgentRuntime, name: String, headless: bool) -> Child {
+    let port = runtime.spec.lifecycle.port;
+    let mut object = manifest::object(runtime, "v1", "Service", &name);
+    let mut spec = json!({
+        "selector": manifest::match_labels(name_of(runtime)),
+        "ports": [{ "name": "http", "port": port, "targetPort": "lifecycle", "protocol": "TCP" }],
+    });
+    if headless {
+        template::merge(&mut spec, &json!({ "clusterIP": "None", "publishNotReadyAddresses": true }));
+    }
+    manifest::set(&mut object, "spec", spec);
+    finish(ChildKind::Service, name, object, &[])
+}
+
+fn deployment(
+    seen: &Observed,
+    settings: &Settings,
+    policy: &Policy,
+    replicas: i32,
+    agent: Option<(&str, &str)>,
+) -> Child {
+    let runtime = seen.runtime.as_ref();
+    let name = deployment_name(name_of(runtime));
+    let mut object = manifest::object(runtime, "apps/v1", "Deployment", &name);
+    manifest::set(
+        &mut object,
+        "spec",
+        json!({
+            "replicas": replicas,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": 600,
+            "selector": { "matchLabels": manifest::match_labels(name_of(runtime)) },
+            "template": template::pod_template(runtime, settings, agent),
+        }),
+    );
+    let strategy = strategy(policy);
+    let mut child = finish(ChildKind::Deployment, name, object, &[(STRATEGY_ANNOTATION, strategy)]);
+    let rolling = if strategy == "surge" {
+        json!({ "maxUnavailable": 0, "maxSurge": "25%" })
+    } else {
+        json!({ "maxUnavailable": "100%", "maxSurge": 0 })
+    };
+    if let Some(Value::Object(spec)) = child.manifest.get_mut("spec") {
+        spec.insert("strategy".to_owned(), json!({ "type": "RollingUpdate", "rollingUpdate": rolling }));
+    }
+    child
+}
+
+fn finish(kind: ChildKind, name: String, mut object: Map<String, Value>, annotations: &[(&str, &str)]) -> Child {
+    let hash = short_hash(Value::Object(object.clone()).to_string().as_bytes());
+    let mut all = Map::new();
+    all.insert(HASH_ANNOTATION.to_owned(), json!(hash));
+    for (key, value) in annotations {
+        all.insert((*key).to_owned(), json!(value));
+    }
+    manifest::set_metadata(&mut object, "annotations", Value::Object(all));
+    Child { key: ChildKey { kind, name }, hash, manifest: object }
+}
+
+/// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.
+fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,97 @@
+//! The conditions: Ready, Serving and Drained always; Reconciling and Stalled only while true.
+
+use crds::{AgentRuntime, RuntimeState};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use lifecycle::Desired;
+
+use super::epoch::Policy;
+use super::status::Reading;
+
+/// All conditions, each with the time of its last change kept.
+pub(super) fn of(runtime: &AgentRuntime, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Vec<Condition> {
+    let ready = ready(reading, policy);
+    let mut set = vec![ready.clone(), serving(reading), drained(reading)];
+    match &reading.stalled {
+        Some((reason, message)) => set.push(("Stalled", "True", (*reason).to_owned(), message.clone())),
+        None if !reading.ready => set.push(("Reconciling", "True", ready.2, ready.3)),
+        None => {}
+    }
+    set.into_iter().map(|part| finish(runtime, part, now)).collect()
+}
+
+type Part = (&'static str, &'static str, String, String);
+
+fn ready(reading: &Reading<'_>, policy: &Policy) -> Part {
+    if reading.ready {
+        let (reason, message) = match policy.desired {
+            Desired::Running => ("Running", "every pod runs"),
+            Desired::Paused => ("Paused", "every pod has acknowledged the pause and nothing is in flight"),
+            Desired::Stopped => ("Stopped", "every pod has stopped and is gone"),
+        };
+        return ("Ready", "True", reason.to_owned(), message.to_owned());
+    }
+    if !reading.unknown.is_empty() {
+        let names: Vec<&str> = reading.unknown.iter().take(5).copied().collect();
+        let message = format!(
+            "no answer from {} of {} pods: {}",
+            reading.unknown.len(),
+            reading.standings.len(),
+            names.join(", ")
+        );
+        return ("Ready", "Unknown", "PodsUnreachable".to_owned(), message);
+    }
+    if let Some((reason, message)) = &reading.stalled {
+        return ("Ready", "False", (*reason).to_owned(), message.clone());
+    }
+    let there = reading.standings.iter().filter(|s| s.reached).count();
+    let all = reading.standings.len();
+    let reason = match policy.desired {
+        Desired::Running if there == all && !reading.rolled_out => "RollingOut",
+        Desired::Running => "Starting",
+        Desired::Paused if there == all => "RollingOut",
+        Desired::Paused => "Pausing",
+        Desired::Stopped => "Stopping",
+    };
+    ("Ready", "False", reason.to_owned(), format!("{there} of {all} pods are {}", policy.desired))
+}
+
+fn serving(reading: &Reading<'_>) -> Part {
+    let ready = reading.standings.iter().filter(|s| s.pod.ready).count();
+    if ready > 0 {
+        return ("Serving", "True", "PodsReady".to_owned(), format!("{ready} pods accept work"));
+    }
+    let reason = match reading.state {
+        RuntimeState::Paused | RuntimeState::Pausing => "Paused",
+        RuntimeState::Stopped | RuntimeState::Stopping => "Stopped",
+        RuntimeState::Running | RuntimeState::Starting | RuntimeState::Unknown => "NoPodReady",
+    };
+    ("Serving", "False", reason.to_owned(), "no pod accepts work".to_owned())
+}
+
+fn drained(reading: &Reading<'_>) -> Part {
+    // The number is left out: it would make each execution a change of the status.
+    match (reading.in_flight, reading.state) {
+        (_, RuntimeState::Running) => ("Drained", "False", "Running".to_owned(), "work is admitted".to_owned()),
+        (Some(0), _) => ("Drained", "True", "NothingInFlight".to_owned(), "nothing is in flight".to_owned()),
+        (Some(_), _) => ("Drained", "False", "WorkInFlight".to_owned(), "work is in flight".to_owned()),
+        (None, _) => ("Drained", "Unknown", "PodsUnreachable".to_owned(), "some pod did not say".to_owned()),
+    }
+}
+
+fn finish(runtime: &AgentRuntime, (kind, status, reason, message): Part, now: Timestamp) -> Condition {
+    let before = runtime.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
+    Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason,
+        message,
+        observed_generation: runtime.metadata.generation,
+        last_transition_time: before.map_or_else(|| Time(seconds(now)), |c| c.last_transition_time.clone()),
+    }
+}
+
+/// The API server keeps whole seconds; a finer time would never compare equal to what it gives back.
+fn seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}

@@ -1,0 +1,94 @@
+//! The effective state and its epoch: raised by one exactly when the state, the mode or the drain policy changes.
+
+use crds::{AgentRuntime, DesiredState, DrainTimeoutPolicy, PauseMode};
+use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
+use serde_json::json;
+
+use super::{BootWrite, manifest, name_of, uid_of};
+use crate::observe::Observed;
+
+/// What the pods are to do, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    pub(super) desired: Desired,
+    pub(super) mode: DrainMode,
+    pub(super) deadline_seconds: i64,
+    pub(super) on_timeout: OnDrainTimeout,
+}
+
+impl Policy {
+    pub(super) fn of(runtime: &AgentRuntime) -> Self {
+        let lifecycle = &runtime.spec.lifecycle;
+        Self {
+            desired: match runtime.spec.desired_state {
+                DesiredState::Running => Desired::Running,
+                DesiredState::Paused => Desired::Paused,
+                DesiredState::Stopped => Desired::Stopped,
+            },
+            mode: match lifecycle.pause_mode {
+                PauseMode::Drain => DrainMode::Drain,
+                PauseMode::Checkpoint => DrainMode::Checkpoint,
+            },
+            deadline_seconds: i64::from(lifecycle.drain_timeout_seconds),
+            on_timeout: match lifecycle.on_drain_timeout {
+                DrainTimeoutPolicy::Wait => OnDrainTimeout::Wait,
+                DrainTimeoutPolicy::Checkpoint => OnDrainTimeout::Checkpoint,
+            },
+        }
+    }
+
+    fn is_in(&self, file: &BootFile) -> bool {
+        file.state == self.desired
+            && file.mode == self.mode
+            && file.deadline_seconds == Some(self.deadline_seconds)
+            && file.on_timeout == self.on_timeout
+    }
+}
+
+/// The boot file in force after this plan, and the write that makes it so.
+pub(super) struct Decided {
+    pub(super) file: BootFile,
+    pub(super) write: Option<BootWrite>,
+}
+
+/// The name of the boot ConfigMap.
+#[must_use]
+pub fn boot_name(runtime: &str) -> String {
+    format!("{runtime}-boot")
+}
+
+/// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
+/// status or a pod has ever shown, so that no pod refuses it as stale.
+pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
+    let runtime = seen.runtime.as_ref();
+    let uid = uid_of(runtime);
+    let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
+    let answered = seen.contacts.values().filter_map(|c| c.answer.as_ref()).map(|a| a.status.epoch).max();
+    let known = status.max(answered.unwrap_or(0));
+    let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
+    if let Some(file) = current
+        && policy.is_in(file)
+        && file.epoch >= known
+    {
+        return Decided { file: file.clone(), write: None };
+    }
+    let epoch = current.map_or(0, |file| file.epoch).max(known) + 1;
+    let file = BootFile {
+        runtime_uid: uid.to_owned(),
+        epoch,
+        state: policy.desired,
+        mode: policy.mode,
+        deadline_seconds: Some(policy.deadline_seconds),
+        on_timeout: policy.on_timeout,
+        keys: Vec::new(),
+    };
+    let name = boot_name(name_of(runtime));
+    let replaces = seen.boot.as_ref().map(|boot| boot.resource_version.clone());
+    let mut manifest = manifest::object(runtime, "v1", "ConfigMap", &name);
+    let text = serde_json::to_string(&file).unwrap_or_default();
+    manifest::set(&mut manifest, "data", json!({ "boot.json": text }));
+    if let Some(version) = &replaces {
+        manifest::set_metadata(&mut manifest, "resourceVersion", json!(version));
+    }
+    Decided { file: file.clone(), write: Some(BootWrite { name, replaces, file, manifest }) }
+}

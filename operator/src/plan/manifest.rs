@@ -1,0 +1,66 @@
+//! What all children share: labels, owner reference and the shape of an object.
+
+use crds::AgentRuntime;
+use serde_json::{Map, Value, json};
+
+use super::{name_of, uid_of};
+
+/// The value of `app.kubernetes.io/managed-by` on every child; watches filter by it.
+pub const MANAGED_BY: &str = "agentruntime-operator";
+
+/// The label that names the AgentRuntime of a child or pod.
+pub const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
+
+/// The labels by which the pods of an object are found.
+#[must_use]
+pub fn selector(runtime: &str) -> String {
+    format!("app.kubernetes.io/managed-by={MANAGED_BY},{RUNTIME_LABEL}={runtime}")
+}
+
+pub(super) fn labels(runtime: &str) -> Value {
+    json!({
+        "app.kubernetes.io/name": "agent-runtime",
+        "app.kubernetes.io/instance": runtime,
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+        RUNTIME_LABEL: runtime,
+    })
+}
+
+pub(super) fn match_labels(runtime: &str) -> Value {
+    json!({ "app.kubernetes.io/managed-by": MANAGED_BY, RUNTIME_LABEL: runtime })
+}
+
+/// An object of the runtime's namespace, owned by it. The owner does not block its own deletion.
+pub(super) fn object(runtime: &AgentRuntime, api_version: &str, kind: &str, name: &str) -> Map<String, Value> {
+    let owner = name_of(runtime);
+    let mut object = Map::new();
+    object.insert("apiVersion".to_owned(), json!(api_version));
+    object.insert("kind".to_owned(), json!(kind));
+    object.insert(
+        "metadata".to_owned(),
+        json!({
+            "name": name,
+            "namespace": runtime.metadata.namespace,
+            "labels": labels(owner),
+            "ownerReferences": [{
+                "apiVersion": "agents.hive.dev/v1alpha1",
+                "kind": "AgentRuntime",
+                "name": owner,
+                "uid": uid_of(runtime),
+                "controller": true,
+                "blockOwnerDeletion": false,
+            }],
+        }),
+    );
+    object
+}
+
+pub(super) fn set(object: &mut Map<String, Value>, field: &str, value: Value) {
+    object.insert(field.to_owned(), value);
+}
+
+pub(super) fn set_metadata(object: &mut Map<String, Value>, field: &str, value: Value) {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.insert(field.to_owned(), value);
+    }
+}

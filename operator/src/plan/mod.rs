@@ -1,0 +1,192 @@
+//! Every rule of the operator, as one pure function: what was seen and the time in, what is to be done out.
+
+mod children;
+mod conditions;
+mod epoch;
+mod manifest;
+mod pods;
+mod status;
+mod template;
+
+use std::time::Duration;
+
+use crds::{AgentRuntime, AgentRuntimeStatus};
+use jiff::Timestamp;
+use lifecycle::wire::Command;
+use lifecycle::{BootFile, Desired, Verb};
+use serde_json::Value;
+
+use crate::observe::{ChildKey, Observed};
+
+pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
+pub use epoch::boot_name;
+pub use manifest::{MANAGED_BY, RUNTIME_LABEL, selector};
+
+/// How long a transition may take before a status on the way is written. Most end sooner, and then
+/// the API server sees one write instead of two.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Settings of the operator that shape its plans.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Image for templates that name none.
+    pub runtime_image: String,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Write the boot ConfigMap by compare-and-swap; everything after waits for it.
+    pub boot: Option<BootWrite>,
+    /// Children to apply.
+    pub apply: Vec<Child>,
+    /// Children that nothing uses any more.
+    pub delete: Vec<ChildKey>,
+    /// Calls to pods. The executor does not wait for them.
+    pub orders: Vec<Order>,
+    /// Take a LIST of the pods from the API server for this epoch and plan again before any status is written.
+    pub barrier: Option<i64>,
+    /// The status to write, if it differs from what stands.
+    pub status: Option<Box<AgentRuntimeStatus>>,
+    /// What to tell people.
+    pub events: Vec<Announcement>,
+    /// When to look again though nothing happened.
+    pub again: Option<Duration>,
+}
+
+/// A compare-and-swap of the boot ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootWrite {
+    /// Its name.
+    pub name: String,
+    /// The version it replaces; none to create it.
+    pub replaces: Option<String>,
+    /// The content.
+    pub file: BootFile,
+    /// The whole object.
+    pub manifest: serde_json::Map<String, Value>,
+}
+
+/// A child to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Its kind and name.
+    pub key: ChildKey,
+    /// The hash that stands in its annotation.
+    pub hash: String,
+    /// The whole object.
+    pub manifest: serde_json::Map<String, Value>,
+}
+
+/// A call to a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// The pod's UID.
+    pub pod: String,
+    /// The pod's name, for logs.
+    pub name: String,
+    /// Where it listens.
+    pub address: std::net::SocketAddr,
+    /// The container whose answer this will be.
+    pub container: Option<String>,
+    /// Whether the pod is ready now.
+    pub ready: bool,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// What is asked of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Obey. Ends an outstanding `Ask`; a higher epoch replaces a lower.
+    Command {
+        /// The verb.
+        verb: Verb,
+        /// Its body.
+        body: Box<Command>,
+    },
+    /// Say how it stands, after waiting for a change of this version for at most this long.
+    Ask {
+        /// The version already known, and how long to wait for another.
+        after: Option<(String, Duration)>,
+    },
+}
+
+/// An Event for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Normal or Warning.
+    pub warning: bool,
+    /// A stable CamelCase word.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+}
+
+/// Decides what is to be done. Reads no clock and does no I/O: the same input gives the same plan.
+#[must_use]
+pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    let runtime = seen.runtime.as_ref();
+    if runtime.metadata.deletion_timestamp.is_some() {
+        // Owner references take the children away; pods drain by themselves on SIGTERM.
+        return Plan::default();
+    }
+    let policy = epoch::Policy::of(runtime);
+    let decided = epoch::decide(seen, &policy);
+    let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
+    let wanted = children::plan(seen, settings, &policy, &standings);
+    let reading = status::Reading::of(seen, &decided.file, &policy, &standings, wanted.replicas, now);
+    let barrier = reading.needs_barrier.then_some(decided.file.epoch);
+    let next = status::write(seen, &reading, &policy, now);
+    let settled = reading.ready || reading.stalled.is_some();
+    let quiet_left = status::quiet_left(seen, decided.write.is_some(), settled, now);
+    let (status, events) = match next {
+        Some(next) if barrier.is_none() && quiet_left.is_none() => {
+            let events = status::announcements(runtime, &next);
+            (Some(Box::new(next)), events)
+        }
+        Some(_) | None => (None, Vec::new()),
+    };
+    let orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
+    let again = [quiet_left, reading.deadline_in, Some(pods::look_again(seen, &standings, now))];
+    Plan {
+        boot: decided.write,
+        apply: wanted.apply,
+        delete: wanted.delete,
+        orders,
+        barrier,
+        status,
+        events,
+        again: again.into_iter().flatten().min(),
+    }
+}
+
+fn name_of(runtime: &AgentRuntime) -> &str {
+    runtime.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn uid_of(runtime: &AgentRuntime) -> &str {
+    runtime.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn crd_state(desired: Desired) -> crds::DesiredState {
+    match desired {
+        Desired::Running => crds::DesiredState::Running,
+        Desired::Paused => crds::DesiredState::Paused,
+        Desired::Stopped => crds::DesiredState::Stopped,
+    }
+}
+
+/// The time from `now` to `then`, or none when it has passed.
+fn until(now: Timestamp, then: Timestamp) -> Option<Duration> {
+    Duration::try_from(then.duration_since(now)).ok().filter(|left| !left.is_zero())
+}
+
+/// The time from `then` to `now`; zero when `then` is in the future.
+fn since(now: Timestamp, then: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

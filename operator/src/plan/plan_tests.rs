@@ -1,0 +1,1 @@
+//! Plans as snapshots, and the laws of planning.

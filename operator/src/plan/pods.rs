@@ -1,0 +1,200 @@
+//! How each pod stands, and what is asked of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crds::{AgentRuntime, RuntimeState};
+use jiff::Timestamp;
+use lifecycle::wire::{Command, Status};
+use lifecycle::{BootFile, Desired, State};
+
+use super::epoch::Policy;
+use super::{Call, Order, since, uid_of, until};
+use crate::observe::{Contact, Observed, PodFacts};
+
+/// Pods that have converged are asked again after this long; the dispatcher adds jitter.
+const ASK_EVERY: Duration = Duration::from_secs(30);
+/// How long a drain is followed by one call.
+const FOLLOW: Duration = Duration::from_secs(20);
+/// How long a container may take from its start to its first answer before it counts as unknown.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+
+/// A pod and what is known of it.
+#[derive(Clone, Debug)]
+pub(super) struct Standing<'a> {
+    pub(super) pod: &'a PodFacts,
+    /// The last answer, if the container that gave it still runs.
+    pub(super) heard: Option<&'a Status>,
+    /// The pod holds the epoch durably.
+    pub(super) acknowledged: bool,
+    /// The pod is where the epoch wants it.
+    pub(super) reached: bool,
+    /// What status says of it.
+    pub(super) state: RuntimeState,
+    /// Why nothing is known, or what it says of itself.
+    pub(super) message: Option<String>,
+    /// How long it has been out of reach.
+    out_of_reach: Option<Duration>,
+}
+
+impl Standing<'_> {
+    /// Whether a stop may take this pod away.
+    pub(super) fn may_be_taken_away(&self, drain_seconds: i64) -> bool {
+        let patience = Duration::from_secs(u64::try_from(drain_seconds).unwrap_or(0));
+        self.reached || self.pod.ended || self.out_of_reach.is_some_and(|gone| gone >= patience)
+    }
+}
+
+pub(super) fn standings<'a>(seen: &'a Observed, epoch: i64, desired: Desired, now: Timestamp) -> Vec<Standing<'a>> {
+    let live = seen.pods.iter().filter(|pod| !pod.ended);
+    live.map(|pod| standing(pod, seen.contacts.get(&pod.uid), epoch, desired, now)).collect()
+}
+
+fn standing<'a>(
+    pod: &'a PodFacts,
+    contact: Option<&'a Contact>,
+    epoch: i64,
+    desired: Desired,
+    now: Timestamp,
+) -> Standing<'a> {
+    // An answer belongs to the container that gave it: a restarted one has acknowledged nothing yet.
+    let answer = contact.and_then(|c| c.answer.as_ref()).filter(|a| a.container == pod.container);
+    let heard = answer.map(|a| &a.status).filter(|_| pod.container.is_some());
+    let failing = contact.and_then(|c| c.failing_since);
+    let acknowledged = heard.is_some_and(|s| s.epoch >= epoch && !s.awaiting_confirmation);
+    let there = heard.is_some_and(|s| is_there(s, desired));
+    let (state, message) = match (heard, failing) {
+        (_, Some(_)) if pod.container.is_some() && !coming_up(pod, now, heard) => {
+            (RuntimeState::Unknown, contact.and_then(|c| c.error.clone()))
+        }
+        (Some(status), _) => (report(status), status.message.clone()),
+        (None, _) => silent(pod, now),
+    };
+    let reached = acknowledged && there && state != RuntimeState::Unknown;
+    let out_of_reach = match (pod.container.is_some(), failing) {
+        (true, Some(from)) => Some(since(now, from)),
+        // No container runs: nothing can be executing, and a stop need not wait for one to come up.
+        (false, _) => Some(Duration::MAX),
+        (true, None) => None,
+    };
+    Standing { pod, heard, acknowledged, reached, state, message, out_of_reach }
+}
+
+fn is_there(status: &Status, desired: Desired) -> bool {
+    match desired {
+        Desired::Running => status.state == State::Running,
+        Desired::Paused => matches!(status.state, State::Paused | State::Stopped) && status.idle(),
+        Desired::Stopped => status.state == State::Stopped && status.idle(),
+    }
+}
+
+fn coming_up(pod: &PodFacts, now: Timestamp, heard: Option<&Status>) -> bool {
+    heard.is_none() && pod.started.is_none_or(|started| since(now, started) < FIRST_ANSWER)
+}
+
+fn silent(pod: &PodFacts, now: Timestamp) -> (RuntimeState, Option<String>) {
+    if let Some(why) = &pod.unsafe_target {
+        return (RuntimeState::Unknown, Some(why.clone()));
+    }
+    match (&pod.container, &pod.waiting) {
+        (None, Some(why)) => (RuntimeState::Starting, Some(why.clone())),
+        (None, None) => (RuntimeState::Starting, None),
+        (Some(_), _) if coming_up(pod, now, None) => (RuntimeState::Starting, None),
+        (Some(_), _) => (RuntimeState::Unknown, Some("it has not answered yet".to_owned())),
+    }
+}
+
+fn report(status: &Status) -> RuntimeState {
+    match status.state {
+        State::Stopped => RuntimeState::Stopped,
+        State::Starting => RuntimeState::Starting,
+        State::Running => RuntimeState::Running,
+        State::Pausing => RuntimeState::Pausing,
+        State::Paused if status.idle() => RuntimeState::Paused,
+        // A pod that says paused without saying that nothing is in flight is taken for busy.
+        State::Paused => RuntimeState::Pausing,
+        State::Stopping => RuntimeState::Stopping,
+    }
+}
+
+/// What is asked of the pods now. A pod that acknowledged the epoch is never commanded again in the
+/// same boot, so a person's own pause is not fought.
+pub(super) fn orders(
+    runtime: &AgentRuntime,
+    seen: &Observed,
+    standings: &[Standing<'_>],
+    file: &BootFile,
+    policy: &Policy,
+    now: Timestamp,
+) -> Vec<Order> {
+    let port = u16::try_from(runtime.spec.lifecycle.port).unwrap_or(8080);
+    let reachable = standings.iter().filter(|s| s.pod.container.is_some());
+    reachable
+        .filter_map(|standing| {
+            let address = SocketAddr::new(standing.pod.address?, port);
+            let call = call(runtime, seen, standing, file, policy, now)?;
+            Some(Order {
+                pod: standing.pod.uid.clone(),
+                name: standing.pod.name.clone(),
+                address,
+                container: standing.pod.container.clone(),
+                ready: standing.pod.ready,
+                call,
+            })
+        })
+        .collect()
+}
+
+fn call(
+    runtime: &AgentRuntime,
+    seen: &Observed,
+    standing: &Standing<'_>,
+    file: &BootFile,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Call> {
+    let contact = seen.contacts.get(&standing.pod.uid);
+    if contact.and_then(|c| c.next_attempt).is_some_and(|next| next > now) {
+        return None;
+    }
+    let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
+    if !standing.acknowledged && !loosening_a_dying_pod {
+        let body = Command {
+            epoch: Some(file.epoch),
+            runtime_uid: Some(uid_of(runtime).to_owned()),
+            pod_uid: Some(standing.pod.uid.clone()),
+            mode: Some(policy.mode),
+            deadline_seconds: Some(policy.deadline_seconds),
+            on_timeout: Some(policy.on_timeout),
+        };
+        return Some(Call::Command { verb: policy.desired.verb(), body: Box::new(body) });
+    }
+    let Some(status) = standing.heard else { return Some(Call::Ask { after: None }) };
+    let answer = contact.and_then(|c| c.answer.as_ref())?;
+    if !standing.reached && !settled_elsewhere(status) {
+        return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
+    }
+    let old = since(now, answer.at) >= ASK_EVERY;
+    let changed = answer.ready != standing.pod.ready;
+    let failing = contact.is_some_and(|c| c.failing_since.is_some());
+    (old || changed || failing).then_some(Call::Ask { after: None })
+}
+
+/// States that last: following them by long poll would only hold connections.
+fn settled_elsewhere(status: &Status) -> bool {
+    matches!(status.state, State::Running | State::Stopped)
+        || (status.state == State::Paused && status.holds.iter().any(|hold| hold != "operator"))
+}
+
+/// When a pod is due to be asked again, though nothing happened.
+pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Timestamp) -> Duration {
+    let due = standings.iter().filter_map(|standing| {
+        let contact = seen.contacts.get(&standing.pod.uid)?;
+        let retry = contact.next_attempt.and_then(|next| until(now, next));
+        let routine = contact.answer.as_ref().map(|a| ASK_EVERY.saturating_sub(since(now, a.at)));
+        retry.or(routine)
+    });
+    let coming = standings.iter().any(|s| s.heard.is_none() && s.pod.container.is_some());
+    let first = if coming { Duration::from_secs(1) } else { Duration::from_secs(300) };
+    due.min().unwrap_or(first).min(first).max(Duration::from_millis(50))
+}

@@ -1,0 +1,268 @@
+//! The status: only what pods acknowledged, and nothing that has not been proven.
+
+use std::time::Duration;
+
+use crds::{AgentRuntime, AgentRuntimeStatus, PodReport, RuntimeHealth, RuntimeState};
+use jiff::Timestamp;
+use lifecycle::wire::{Health, Status};
+use lifecycle::{BootFile, Desired};
+
+use super::epoch::Policy;
+use super::pods::Standing;
+use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since, until};
+use crate::observe::{AgentText, Observed};
+
+/// Pods listed in status at most.
+const LISTED: usize = 50;
+
+/// What all pods together say.
+pub(super) struct Reading<'a> {
+    pub(super) epoch: i64,
+    pub(super) state: RuntimeState,
+    /// The effective state is reached by every pod that exists, and the rollout is complete.
+    pub(super) ready: bool,
+    /// Every seen pod is where it should be, and only the barrier is missing.
+    pub(super) needs_barrier: bool,
+    /// Why it cannot go on without somebody's help: a reason and a sentence.
+    pub(super) stalled: Option<(&'static str, String)>,
+    pub(super) unknown: Vec<&'a str>,
+    pub(super) in_flight: Option<i64>,
+    pub(super) deadline: Option<String>,
+    pub(super) deadline_in: Option<Duration>,
+    pub(super) rolled_out: bool,
+    pub(super) standings: &'a [Standing<'a>],
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn of(
+        seen: &Observed,
+        file: &BootFile,
+        policy: &Policy,
+        standings: &'a [Standing<'a>],
+        replicas: i32,
+        now: Timestamp,
+    ) -> Self {
+        let reached = standings.iter().all(|s| s.reached);
+        let rolled_out = rolled_out(seen, standings, replicas, policy.desired);
+        let barrier_holds = barrier_holds(seen, file.epoch, standings);
+        let tightening = policy.desired != Desired::Running;
+        let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
+        let at = deadline.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+        let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
+        let mut reading = Self {
+            epoch: file.epoch,
+            state,
+            ready: reached && rolled_out && (barrier_holds || !tightening),
+            needs_barrier: reached && tightening && !barrier_holds,
+            stalled: None,
+            unknown: standings
+                .iter()
+                .filter(|s| s.state == RuntimeState::Unknown)
+                .map(|s| s.pod.name.as_str())
+                .collect(),
+            in_flight: standings.iter().map(|s| in_flight(s)).sum(),
+            deadline_in: at.and_then(|at| until(now, at)),
+            deadline,
+            rolled_out,
+            standings,
+        };
+        reading.stalled = stalled(seen, &reading, policy, at.is_some_and(|at| at <= now));
+        reading
+    }
+}
+
+/// Executions in flight in a pod; none when it is not known. A pod without a container has none.
+fn in_flight(standing: &Standing<'_>) -> Option<i64> {
+    match standing.heard {
+        Some(status) if standing.state != RuntimeState::Unknown => status.in_flight,
+        Some(_) | None if standing.pod.container.is_none() => Some(0),
+        Some(_) | None => None,
+    }
+}
+
+/// The LIST was taken for this epoch, and every pod in it has acknowledged. A pod that the watch has
+/// not shown yet, or that has gone since, asks for another LIST.
+fn barrier_holds(seen: &Observed, epoch: i64, standings: &[Standing<'_>]) -> bool {
+    seen.barrier.as_ref().is_some_and(|barrier| {
+        barrier.epoch == epoch
+            && barrier.pods.iter().all(|uid| {
+                let known = standings.iter().find(|s| s.pod.uid == *uid);
+                known.map_or_else(|| seen.pods.iter().any(|p| p.uid == *uid && p.ended), |s| s.reached)
+            })
+    })
+}
+
+fn rolled_out(seen: &Observed, standings: &[Standing<'_>], replicas: i32, desired: Desired) -> bool {
+    let Some(deployment) = &seen.deployment else { return false };
+    let pods = i32::try_from(standings.len()).unwrap_or(i32::MAX);
+    let complete = deployment.observed
+        && deployment.wanted == replicas
+        && deployment.replicas == replicas
+        && deployment.updated == replicas
+        && pods == replicas;
+    complete && (desired != Desired::Running || deployment.ready == replicas)
+}
+
+/// One word for all pods. What is not proven is unknown, and unknown is never paused.
+fn overall(standings: &[Standing<'_>], desired: Desired, proven: bool, replicas: i32) -> RuntimeState {
+    let any = |state: RuntimeState| standings.iter().any(|s| s.state == state);
+    if any(RuntimeState::Unknown) {
+        return RuntimeState::Unknown;
+    }
+    match desired {
+        Desired::Paused if proven => RuntimeState::Paused,
+        Desired::Paused if any(RuntimeState::Starting) && !any(RuntimeState::Running) => RuntimeState::Starting,
+        Desired::Paused => RuntimeState::Pausing,
+        Desired::Stopped if standings.is_empty() && proven => RuntimeState::Stopped,
+        Desired::Stopped => RuntimeState::Stopping,
+        Desired::Running if standings.is_empty() && replicas == 0 => RuntimeState::Stopped,
+        Desired::Running if any(RuntimeState::Running) => RuntimeState::Running,
+        Desired::Running if any(RuntimeState::Paused) && standings.iter().all(|s| s.acknowledged) => {
+            RuntimeState::Paused
+        }
+        Desired::Running => RuntimeState::Starting,
+    }
+}
+
+/// The deadline is looked at before anything else: an error elsewhere must not hide it.
+fn stalled(seen: &Observed, reading: &Reading<'_>, policy: &Policy, overdue: bool) -> Option<(&'static str, String)> {
+    if overdue && policy.desired != Desired::Running && !reading.ready {
+        let busy = reading.standings.iter().filter(|s| !s.reached).map(|s| s.pod.name.as_str());
+        let names: Vec<&str> = busy.take(5).collect();
+        return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));
+    }
+    if let AgentText::Missing(what) = &seen.agent {
+        return Some(("AgentNotFound", what.clone()));
+    }
+    let generation = seen.runtime.metadata.generation;
+    if let Some(refusal) = seen.refusal.as_ref().filter(|r| Some(r.generation) == generation) {
+        return Some(("InvalidTemplate", refusal.message.clone()));
+    }
+    if policy.desired == Desired::Running {
+        if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {
+            return Some((reason, why));
+        }
+        if let Some(why) = seen.deployment.as_ref().and_then(|d| d.failing.clone()) {
+            return Some(("ProgressDeadlineExceeded", why));
+        }
+    }
+    None
+}
+
+/// Why a pod that acknowledged running does not run.
+fn own_trouble(standing: &Standing<'_>) -> Option<(&'static str, String)> {
+    let status = standing.heard.filter(|_| standing.acknowledged)?;
+    let name = &standing.pod.name;
+    let held = |hold: &str| status.holds.iter().any(|h| h == hold);
+    match (standing.state, &status.message) {
+        (RuntimeState::Stopped, Some(message)) => Some(("InvalidAgent", format!("{name}: {message}"))),
+        (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("breaker") => Some((
+            "CircuitOpen",
+            format!("{name}: the circuit breaker holds it; resume it there once the cause is gone"),
+        )),
+        (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("local") => {
+            Some(("LocalHold", format!("{name}: a person holds it; resume it there, or change spec.desiredState")))
+        }
+        _ => None,
+    }
+}
+
+/// The status to write; none when it says what stands already.
+pub(super) fn write(
+    seen: &Observed,
+    reading: &Reading<'_>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<AgentRuntimeStatus> {
+    let runtime = seen.runtime.as_ref();
+    let counting = policy.desired != Desired::Running;
+    let heard = || reading.standings.iter().filter_map(|s| s.heard);
+    let total = |of: fn(&Status) -> i64| counting.then(|| heard().map(of).sum());
+    let count = |is: fn(&Standing<'_>) -> bool| to_i32(reading.standings.iter().filter(|s| is(s)).count());
+    let set = conditions::of(runtime, reading, policy, now);
+    let status = AgentRuntimeStatus {
+        observed_generation: runtime.metadata.generation.unwrap_or(0),
+        epoch: reading.epoch,
+        desired_state: Some(crd_state(policy.desired)),
+        source: "Spec".to_owned(),
+        reason: set.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.clone()).unwrap_or_default(),
+        state: Some(reading.state),
+        replicas: to_i32(reading.standings.len()),
+        ready_replicas: count(|s| s.pod.ready),
+        acknowledged_replicas: count(|s| s.acknowledged),
+        updated_replicas: seen.deployment.as_ref().map_or(0, |d| d.updated),
+        selector: selector(name_of(runtime)),
+        in_flight: reading.in_flight.filter(|_| counting),
+        waiting_for_input: total(|s| s.waiting_for_input),
+        queued: total(|s| s.queued),
+        drain_deadline: reading.deadline.clone().filter(|_| counting && !reading.ready),
+        entry_points: heard().map(|s| s.entry_points.clone()).max_by_key(Vec::len).unwrap_or_default(),
+        health: worst(heard().map(|s| s.health)),
+        pods: reports(reading, counting),
+        conditions: set,
+    };
+    (runtime.status.as_ref() != Some(&status)).then_some(status)
+}
+
+fn worst(all: impl Iterator<Item = Health>) -> Option<RuntimeHealth> {
+    let health = all.reduce(|a, b| Health {
+        storage: a.storage.max(b.storage),
+        llm: a.llm.max(b.llm),
+        tools: a.tools.max(b.tools),
+    })?;
+    Some(RuntimeHealth {
+        storage: health.storage.as_str().to_owned(),
+        llm: health.llm.as_str().to_owned(),
+        tools: health.tools.as_str().to_owned(),
+    })
+}
+
+fn reports(reading: &Reading<'_>, counting: bool) -> Vec<PodReport> {
+    let mut order: Vec<&Standing<'_>> = reading.standings.iter().collect();
+    order.sort_by(|a, b| (a.reached, &a.pod.name).cmp(&(b.reached, &b.pod.name)));
+    order.truncate(LISTED);
+    let held_by = |s: &Standing<'_>| {
+        let holders = s.heard.filter(|_| counting).map(|status| status.held_by.iter());
+        holders.into_iter().flatten().map(|h| format!("{} at {}", h.execution, h.node)).collect()
+    };
+    order
+        .into_iter()
+        .map(|s| PodReport {
+            name: s.pod.name.clone(),
+            uid: s.pod.uid.clone(),
+            state: s.state,
+            acknowledged_epoch: s.heard.map_or(0, |status| status.epoch),
+            in_flight: s.heard.and_then(|status| status.in_flight).filter(|_| counting),
+            held_by: held_by(s),
+            message: s.message.clone(),
+        })
+        .collect()
+}
+
+/// How long a status on the way is still kept back.
+pub(super) fn quiet_left(seen: &Observed, raised_now: bool, settled: bool, now: Timestamp) -> Option<Duration> {
+    if settled {
+        return None;
+    }
+    if raised_now {
+        return Some(QUIET);
+    }
+    let (_, from) = seen.epoch_since?;
+    QUIET.checked_sub(since(now, from)).filter(|left| !left.is_zero())
+}
+
+/// What people are told: each change of the reason of Ready, once.
+pub(super) fn announcements(runtime: &AgentRuntime, next: &AgentRuntimeStatus) -> Vec<Announcement> {
+    let before = runtime.status.as_ref().map(|s| s.reason.as_str()).unwrap_or_default();
+    if before == next.reason {
+        return Vec::new();
+    }
+    let ready = next.conditions.iter().find(|c| c.type_ == "Ready");
+    let note = ready.map(|c| c.message.clone()).unwrap_or_default();
+    let warning = next.conditions.iter().any(|c| c.type_ == "Stalled") || next.state == Some(RuntimeState::Unknown);
+    vec![Announcement { warning, reason: next.reason.clone(), note }]
+}
+
+fn to_i32(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

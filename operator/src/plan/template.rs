@@ -1,0 +1,180 @@
+//! The pod template: ours, with the user's merged over it.
+
+use crds::AgentRuntime;
+use serde_json::{Map, Value, json};
+
+use super::{Settings, boot_name, manifest, name_of, uid_of};
+use crate::observe::pod::AGENT_CONTAINER;
+
+/// Seconds of the grace period beyond the runtime's own shutdown, so that the kubelet never cuts it short.
+const GRACE_MARGIN_SECONDS: i32 = 5;
+
+/// The pod template of a runtime. `agent` is the ConfigMap and the file of its definition.
+pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
+    let mut template = json!({
+        "metadata": { "labels": manifest::labels(name_of(runtime)) },
+        "spec": pod_spec(runtime, settings, agent),
+    });
+    if let Some(user) = &runtime.spec.template {
+        merge(&mut template, &Value::Object(user.clone()));
+        // The selector's labels are ours: a template that changed them could never be applied.
+        merge(&mut template, &json!({ "metadata": { "labels": manifest::match_labels(name_of(runtime)) } }));
+    }
+    template
+}
+
+fn pod_spec(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
+    let lifecycle = &runtime.spec.lifecycle;
+    let mut volumes = vec![
+        json!({ "name": "boot", "configMap": { "name": boot_name(name_of(runtime)) } }),
+        json!({ "name": "data", "emptyDir": {} }),
+        json!({ "name": "tmp", "emptyDir": {} }),
+    ];
+    if let Some((config_map, _)) = agent {
+        volumes.push(json!({ "name": "agent", "configMap": { "name": config_map } }));
+    }
+    json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": lifecycle.shutdown_seconds + GRACE_MARGIN_SECONDS,
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "containers": [container(runtime, settings, agent)],
+        "volumes": volumes,
+    })
+}
+
+fn container(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
+    let mut mounts = vec![
+        // A directory and never a subPath: a subPath mount is not updated.
+        json!({ "name": "boot", "mountPath": "/etc/hive/boot", "readOnly": true }),
+        json!({ "name": "data", "mountPath": "/var/lib/hive" }),
+        json!({ "name": "tmp", "mountPath": "/tmp" }),
+    ];
+    let mut container = json!({
+        "name": AGENT_CONTAINER,
+        "env": environment(runtime),
+        "ports": [{ "name": "lifecycle", "containerPort": runtime.spec.lifecycle.port, "protocol": "TCP" }],
+        "livenessProbe": probe("/health/live", 10, 3),
+        "readinessProbe": probe("/health/ready", 1, 2),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+        },
+        "resources": { "requests": { "cpu": "10m", "memory": "32Mi" } },
+        "imagePullPolicy": "IfNotPresent",
+        "image": settings.runtime_image,
+    });
+    if let Some((_, file)) = agent {
+        mounts.push(json!({ "name": "agent", "mountPath": "/etc/hive/agent", "readOnly": true }));
+        merge(&mut container, &json!({ "args": ["serve", format!("/etc/hive/agent/{file}")] }));
+    }
+    merge(&mut container, &json!({ "volumeMounts": mounts }));
+    container
+}
+
+fn environment(runtime: &AgentRuntime) -> Value {
+    let lifecycle = &runtime.spec.lifecycle;
+    json!([
+        { "name": "HIVE_LIFECYCLE_ENABLED", "value": "true" },
+        { "name": "HIVE_LIFECYCLE_HOST", "value": "0.0.0.0" },
+        { "name": "HIVE_LIFECYCLE_PORT", "value": lifecycle.port.to_string() },
+        { "name": "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", "value": lifecycle.shutdown_seconds.to_string() },
+        { "name": "HIVE_BOOT_HOLD_SECONDS", "value": lifecycle.boot_hold_seconds.to_string() },
+        { "name": "HIVE_RUNTIME_UID", "value": uid_of(runtime) },
+        { "name": "HIVE_POD_UID", "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } },
+        { "name": "HIVE_BOOT_DIR", "value": "/etc/hive/boot" },
+        { "name": "HIVE_DATA_DIR", "value": "/var/lib/hive" },
+    ])
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Value {
+    json!({
+        "httpGet": { "path": path, "port": "lifecycle" },
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": 2,
+    })
+}
+
+/// Merges `over` into `base`: objects by field, lists of things with a key by that key, all else replaced.
+pub(super) fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => merge_objects(base, over),
+        (Value::Array(base), Value::Array(over)) if list_key(base).is_some() && list_key(over).is_some() => {
+            merge_lists(base, over);
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+fn merge_objects(base: &mut Map<String, Value>, over: &Map<String, Value>) {
+    for (field, value) in over {
+        match base.get_mut(field) {
+            Some(existing) => merge(existing, value),
+            None => {
+                base.insert(field.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn merge_lists(base: &mut Vec<Value>, over: &[Value]) {
+    for value in over {
+        let key = identity(value);
+        match base.iter_mut().find(|existing| identity(existing) == key) {
+            Some(existing) => merge_item(existing, value),
+            None => base.push(value.clone()),
+        }
+    }
+}
+
+/// A variable that gets a `value` loses its `valueFrom`, and the other way round: both at once are invalid.
+fn merge_item(existing: &mut Value, over: &Value) {
+    if let (Value::Object(base), Value::Object(with)) = (&mut *existing, over) {
+        if with.contains_key("value") {
+            base.remove("valueFrom");
+        } else if with.contains_key("valueFrom") {
+            base.remove("value");
+        }
+    }
+    merge(existing, over);
+}
+
+/// The key of a list's elements: mounts by path, all others by name.
+fn list_key(list: &[Value]) -> Option<&'static str> {
+    ["mountPath", "name"].into_iter().find(|key| list.iter().all(|item| item.get(key).is_some()))
+}
+
+fn identity(item: &Value) -> Option<&Value> {
+    item.get("mountPath").or_else(|| item.get("name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_merged_by_name_and_mounts_by_path() {
+        let mut base = json!({"containers": [{"name": "agent", "image": "a", "env": [{"name": "A", "value": "1"}]}]});
+        let over = json!({"containers": [{"name": "agent", "image": "b", "env": [{"name": "A", "value": "2"}]},
+            {"name": "side", "image": "c"}]});
+        merge(&mut base, &over);
+        let expected = json!({"containers": [{"name": "agent", "image": "b", "env": [{"name": "A", "value": "2"}]},
+            {"name": "side", "image": "c"}]});
+        assert_eq!(base, expected);
+    }
+
+    #[test]
+    fn a_value_replaces_a_value_from() {
+        let mut base = json!([{"name": "A", "valueFrom": {"fieldRef": {}}}]);
+        merge(&mut base, &json!([{"name": "A", "value": "x"}]));
+        assert_eq!(base, json!([{"name": "A", "value": "x"}]));
+    }
+}
