@@ -185,6 +185,25 @@ impl Machine {
         }
     }
 
+    /// Takes over a boot file with a higher epoch that was found during the boot hold. It may
+    /// tighten at once; what loosens waits for the end of the hold, as a mount may be old.
+    pub fn adopt(&mut self, epoch: i64, desired: Desired, mode: DrainMode, idle: bool) {
+        if judge(self.epoch, epoch) != Freshness::Newer
+            || matches!(self.phase, Phase::Stopping(Next::Exit) | Phase::Exited)
+        {
+            return;
+        }
+        self.epoch = epoch;
+        self.holds = self.holds.commanded(desired);
+        match self.holds.target() {
+            Desired::Running if self.phase == Phase::Stopped => self.phase = Phase::Starting(Target::Paused),
+            Desired::Running => {}
+            tighter @ (Desired::Paused | Desired::Stopped) => {
+                self.obey(Giver::Operator, tighter.verb(), mode, idle);
+            }
+        }
+    }
+
     /// A verb of a person, without an epoch.
     pub fn ask(&mut self, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
         let wants_running = matches!(verb, Verb::Start | Verb::Resume);

@@ -81,6 +81,16 @@ fn boot_hold_ends_with_the_confirmation_of_the_same_epoch() {
 }
 
 #[test]
+fn a_file_found_during_the_boot_hold_tightens_at_once_and_loosens_at_its_end() {
+    let mut m = Machine::boot(3, Holds { operator: Desired::Paused, ..Holds::default() }, true);
+    m.event(Event::Ready, true);
+    m.adopt(4, Desired::Running, DrainMode::Drain, true);
+    assert_eq!((m.epoch, m.gate()), (4, GateMode::Closed));
+    m.event(Event::BootHoldEnded, true);
+    assert_eq!(m.gate(), GateMode::Open);
+}
+
+#[test]
 fn checkpoint_never_becomes_drain_again() {
     let mut m = machine(Phase::Running);
     m.ask(Verb::Pause, DrainMode::Checkpoint, false);
@@ -92,6 +102,7 @@ fn checkpoint_never_becomes_drain_again() {
 enum Input {
     Command(i64, Verb, bool),
     Ask(Verb, bool),
+    Adopt(i64, Verb, bool),
     Event(Event, bool),
 }
 
@@ -112,6 +123,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         (0i64..12, verb(), any::<bool>()).prop_map(|(e, v, b)| Input::Command(e, v, b)),
         (verb(), any::<bool>()).prop_map(|(v, b)| Input::Ask(v, b)),
+        (0i64..12, verb(), any::<bool>()).prop_map(|(e, v, b)| Input::Adopt(e, v, b)),
         (prop::sample::select(events), any::<bool>()).prop_map(|(e, b)| Input::Event(e, b)),
     ]
 }
@@ -135,6 +147,11 @@ proptest! {
                 Input::Ask(verb, idle) => {
                     m.ask(verb, DrainMode::Drain, idle);
                     prop_assert_eq!(m.holds.operator, before.holds.operator);
+                }
+                Input::Adopt(epoch, verb, idle) => {
+                    m.adopt(epoch, desired(verb), DrainMode::Drain, idle);
+                    prop_assert_eq!(m.boot_hold, before.boot_hold);
+                    prop_assert!(m.gate() != GateMode::Open || before.gate() == GateMode::Open);
                 }
                 Input::Event(event, idle) => m.event(event, idle),
             }

@@ -3,7 +3,84 @@
 //! `observe` holds what was seen, `plan` every rule as a pure function, `act` the writes and the calls to pods;
 //! `controller` wires them to watches, `lease` lets one replica act at a time.
 
+pub mod act;
 pub mod config;
-
+pub mod controller;
+pub mod lease;
 pub mod observe;
 pub mod plan;
+pub mod telemetry;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::telemetry::Telemetry;
+
+/// Why the operator ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no cluster to talk to.
+    #[error("no way to the API server: {0}. Run in a pod, or set KUBECONFIG")]
+    Client(#[from] kube::Error),
+    /// The settings of the cluster could not be read.
+    #[error("the kubeconfig cannot be used: {0}")]
+    Kubeconfig(#[from] kube::config::InferConfigError),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {source}. Set --listen to a free address")]
+    Listen {
+        /// The address asked for.
+        address: std::net::SocketAddr,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another replica holds the lease now.
+    #[error("the lease was lost: another replica leads now, and this one starts over")]
+    LeaseLost,
+}
+
+/// Serves health and metrics at once, waits for the CRD and the lease, then reconciles until `stop`.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let kube_config = kube::Config::infer().await?;
+    let client = Client::try_from(kube_config)?;
+    let telemetry = Arc::new(Telemetry::default());
+    let server = telemetry::serve(config.listen, Arc::clone(&telemetry), stop.clone()).await?;
+    let outcome = lead(&config, client, &telemetry, &stop).await;
+    stop.cancel();
+    if let Err(error) = server.await {
+        tracing::warn!(%error, "the health server ended badly");
+    }
+    outcome
+}
+
+async fn lead(
+    config: &Config,
+    client: Client,
+    telemetry: &Arc<Telemetry>,
+    stop: &CancellationToken,
+) -> Result<(), Error> {
+    let lease = lease::Elector::new(client.clone(), config);
+    let elected = stop.run_until_cancelled(async {
+        controller::wait_for_crd(&client).await;
+        telemetry.set_ready();
+        lease.acquire().await;
+    });
+    if elected.await.is_none() {
+        return Ok(());
+    }
+    telemetry.set_leading(true);
+    let outcome = tokio::select! {
+        () = controller::run(config, client, Arc::clone(telemetry), stop.clone()) => Ok(()),
+        () = lease.keep() => Err(Error::LeaseLost),
+    };
+    telemetry.set_leading(false);
+    if outcome.is_ok() {
+        lease.release().await;
+    }
+    outcome
+}

@@ -1,5 +1,7 @@
 //! What was seen: plain data that a plan is made from. Nothing here decides anything.
 
+pub mod index;
+pub mod memory;
 pub mod pod;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,1 +1,603 @@
-//! Plans as snapshots, and the laws of planning.
+//! Plans as snapshots, and the laws that every plan obeys.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use crds::{AgentRuntime, AgentRuntimeSpec, AgentSource, DesiredState, RuntimeState};
+use lifecycle::wire::{Health, Status};
+use lifecycle::{BootFile, State};
+use proptest::prelude::*;
+
+use super::*;
+use crate::observe::{
+    AgentText, Barrier, BootConfigMap, ChildFacts, Contact, DeploymentFacts, Heard, PodFacts, Refusal,
+};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+}
+
+fn settings() -> Settings {
+    Settings { runtime_image: "agent-runtime:test".to_owned() }
+}
+
+/// What a cluster would hold: carries out plans without any of the I/O.
+#[derive(Clone)]
+struct World {
+    runtime: AgentRuntime,
+    boot: Option<BootConfigMap>,
+    children: BTreeMap<ChildKey, ChildFacts>,
+    deployment: Option<DeploymentFacts>,
+    pods: Vec<Pod>,
+    contacts: HashMap<String, Contact>,
+    barrier: Option<Barrier>,
+    refusal: Option<Refusal>,
+    epoch_since: Option<(i64, Timestamp)>,
+    now: Timestamp,
+    writes: usize,
+    made: usize,
+}
+
+/// A pod that obeys, or hangs.
+#[derive(Clone)]
+struct Pod {
+    uid: String,
+    state: State,
+    epoch: i64,
+    in_flight: i64,
+    hung: bool,
+}
+
+impl World {
+    fn new(desired: DesiredState, replicas: i32) -> Self {
+        let spec = AgentRuntimeSpec {
+            desired_state: desired,
+            replicas,
+            agent: Some(AgentSource { inline: Some(serde_json::Map::new()), config_map_ref: None }),
+            ..AgentRuntimeSpec::default()
+        };
+        let mut runtime = AgentRuntime::new("demo", spec);
+        runtime.metadata.namespace = Some("default".to_owned());
+        runtime.metadata.uid = Some("runtime-1".to_owned());
+        runtime.metadata.generation = Some(1);
+        runtime.metadata.resource_version = Some("1".to_owned());
+        Self {
+            runtime,
+            boot: None,
+            children: BTreeMap::new(),
+            deployment: None,
+            pods: Vec::new(),
+            contacts: HashMap::new(),
+            barrier: None,
+            refusal: None,
+            epoch_since: None,
+            now: at(0),
+            writes: 0,
+            made: 0,
+        }
+    }
+
+    fn ask(&mut self, desired: DesiredState) {
+        self.runtime.spec.desired_state = desired;
+        *self.runtime.metadata.generation.as_mut().unwrap() += 1;
+    }
+
+    fn observed(&self) -> Observed {
+        Observed {
+            runtime: Arc::new(self.runtime.clone()),
+            boot: self.boot.clone(),
+            children: self.children.clone(),
+            deployment: self.deployment.clone(),
+            pods: self.pods.iter().map(|pod| self.facts(pod)).collect(),
+            contacts: self.contacts.clone(),
+            barrier: self.barrier.clone(),
+            agent: AgentText::Found { text: "{}".to_owned(), file: "agent.json".to_owned() },
+            epoch_since: self.epoch_since,
+            refusal: self.refusal.clone(),
+        }
+    }
+
+    fn facts(&self, pod: &Pod) -> PodFacts {
+        PodFacts {
+            name: pod.uid.clone(),
+            uid: pod.uid.clone(),
+            address: Some([10, 0, 0, 1].into()),
+            terminating: false,
+            ended: false,
+            ready: pod.state == State::Running,
+            container: Some(format!("{}-container", pod.uid)),
+            started: Some(at(0)),
+            waiting: None,
+            unsafe_target: None,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.observed(), &settings(), self.now)
+    }
+
+    /// Carries out one plan as the executor and a cluster would.
+    fn step(&mut self) -> Plan {
+        let plan = self.plan();
+        if let Some(boot) = &plan.boot {
+            self.boot =
+                Some(BootConfigMap { resource_version: boot.file.epoch.to_string(), file: Some(boot.file.clone()) });
+            self.epoch_since = Some((boot.file.epoch, self.now));
+            self.writes += 1;
+        }
+        for child in &plan.apply {
+            self.children.insert(child.key.clone(), ChildFacts { hash: Some(child.hash.clone()), drifted: false });
+            if child.key.kind == crate::observe::ChildKind::Deployment {
+                self.roll_out(child);
+            }
+            self.writes += 1;
+        }
+        for key in &plan.delete {
+            self.children.remove(key);
+        }
+        for order in &plan.orders {
+            self.call(order);
+        }
+        if let Some(epoch) = plan.barrier {
+            self.barrier = Some(Barrier { epoch, pods: self.pods.iter().map(|pod| pod.uid.clone()).collect() });
+        }
+        if let Some(status) = &plan.status {
+            self.runtime.status = Some(status.as_ref().clone());
+            self.writes += 1;
+        }
+        plan
+    }
+
+    fn roll_out(&mut self, child: &Child) {
+        let spec = child.manifest.get("spec").unwrap();
+        let wanted = i32::try_from(spec["replicas"].as_i64().unwrap()).unwrap();
+        let strategy = child.manifest["metadata"]["annotations"][STRATEGY_ANNOTATION].as_str().unwrap().to_owned();
+        let count = usize::try_from(wanted).unwrap();
+        self.pods.truncate(count);
+        while self.pods.len() < count {
+            self.made += 1;
+            let uid = format!("pod-{}", self.made);
+            // As the runtime boots: paused, until the operator confirms.
+            self.pods.push(Pod { uid, state: State::Paused, epoch: 0, in_flight: 0, hung: false });
+        }
+        self.deployment = Some(DeploymentFacts { wanted, strategy, ..DeploymentFacts::default() });
+        self.count();
+    }
+
+    fn count(&mut self) {
+        let pods = i32::try_from(self.pods.len()).unwrap();
+        let ready = i32::try_from(self.pods.iter().filter(|p| p.state == State::Running).count()).unwrap();
+        if let Some(deployment) = &mut self.deployment {
+            deployment.observed = true;
+            (deployment.replicas, deployment.updated, deployment.ready) = (pods, pods, ready);
+        }
+    }
+
+    fn call(&mut self, order: &Order) {
+        let now = self.now;
+        let Some(pod) = self.pods.iter_mut().find(|pod| pod.uid == order.pod) else { return };
+        let contact = self.contacts.entry(order.pod.clone()).or_default();
+        if pod.hung {
+            contact.failures += 1;
+            contact.failing_since = contact.failing_since.or(Some(now));
+            contact.error = Some("no answer".to_owned());
+            return;
+        }
+        if let Call::Command { verb, body } = &order.call {
+            pod.epoch = body.epoch.unwrap();
+            pod.state = match (verb, pod.in_flight) {
+                (Verb::Start | Verb::Resume | Verb::Restart, _) => State::Running,
+                (Verb::Pause, 0) => State::Paused,
+                (Verb::Pause, _) => State::Pausing,
+                (Verb::Stop, 0) => State::Stopped,
+                (Verb::Stop, _) => State::Stopping,
+            };
+        }
+        let heard = Heard { status: answer(pod), at: now, container: order.container.clone(), ready: order.ready };
+        *contact = Contact { answer: Some(heard), ..Contact::default() };
+        self.count();
+    }
+
+    /// The work in flight of every pod ends, and the pods say so.
+    fn finish_work(&mut self) {
+        for pod in &mut self.pods {
+            pod.in_flight = 0;
+            pod.state = match pod.state {
+                State::Pausing => State::Paused,
+                State::Stopping => State::Stopped,
+                state @ (State::Stopped | State::Starting | State::Running | State::Paused) => state,
+            };
+            if let Some(heard) = self.contacts.get_mut(&pod.uid).and_then(|c| c.answer.as_mut()).filter(|_| !pod.hung) {
+                heard.status = answer(pod);
+                heard.at = self.now;
+            }
+        }
+    }
+
+    /// Steps until a plan asks for nothing; at most `most` times.
+    fn settle(&mut self, most: usize) -> usize {
+        for steps in 0..most {
+            let plan = self.step();
+            let idle = plan.boot.is_none() && plan.apply.is_empty() && plan.status.is_none() && plan.barrier.is_none();
+            if idle && plan.orders.is_empty() {
+                return steps;
+            }
+            self.now += jiff::SignedDuration::from_secs(2);
+        }
+        panic!("it does not settle in {most} steps: {:#?}", self.plan());
+    }
+
+    fn status(&self) -> &AgentRuntimeStatus {
+        self.runtime.status.as_ref().unwrap()
+    }
+
+    fn condition(&self, kind: &str) -> String {
+        let found = self.status().conditions.iter().find(|c| c.type_ == kind);
+        found.map_or_else(|| "absent".to_owned(), |c| format!("{} {}", c.status, c.reason))
+    }
+}
+
+fn answer(pod: &Pod) -> Status {
+    Status {
+        state: pod.state,
+        uptime_seconds: 1,
+        active_streams: 0,
+        total_executions: 0,
+        failed_executions: 0,
+        entry_points: vec!["main".to_owned()],
+        health: Health::default(),
+        in_flight: Some(pod.in_flight),
+        waiting_for_input: 0,
+        queued: 0,
+        epoch: pod.epoch,
+        holds: Vec::new(),
+        drain_deadline: None,
+        held_by: Vec::new(),
+        boot_id: "boot".to_owned(),
+        version: format!("boot.{}{}", pod.epoch, pod.in_flight),
+        counter_scope: lifecycle::wire::CounterScope::Pod,
+        pod_uid: None,
+        awaiting_confirmation: pod.epoch == 0,
+        message: None,
+    }
+}
+
+/// The plan in few lines, for a reader.
+fn show(plan: &Plan) -> String {
+    let mut text = String::new();
+    if let Some(boot) = &plan.boot {
+        let _ = writeln!(text, "boot: epoch {} {} replaces {:?}", boot.file.epoch, boot.file.state, boot.replaces);
+    }
+    for child in &plan.apply {
+        let _ = writeln!(text, "apply: {:?} {}", child.key.kind, child.key.name);
+    }
+    for key in &plan.delete {
+        let _ = writeln!(text, "delete: {:?} {}", key.kind, key.name);
+    }
+    for order in &plan.orders {
+        let _ = match &order.call {
+            Call::Command { verb, body } => writeln!(text, "push: {} {verb} epoch {:?}", order.pod, body.epoch),
+            Call::Ask { after } => writeln!(text, "ask: {} after {after:?}", order.pod),
+        };
+    }
+    if let Some(epoch) = plan.barrier {
+        let _ = writeln!(text, "barrier: epoch {epoch}");
+    }
+    if let Some(status) = &plan.status {
+        let _ = writeln!(text, "status: {:?} {} {}", status.state.unwrap(), status.reason, status.epoch);
+    }
+    for event in &plan.events {
+        let _ = writeln!(text, "event: {} {}", event.reason, event.note);
+    }
+    let _ = writeln!(text, "again: {:?}", plan.again);
+    text
+}
+
+#[test]
+fn every_plan_from_apply_to_stop() {
+    let mut world = World::new(DesiredState::Running, 2);
+    let mut story = String::new();
+    let mut tell = |world: &mut World, title: &str, steps: usize| {
+        let _ = writeln!(story, "# {title}");
+        for _ in 0..steps {
+            let plan = world.step();
+            story.push_str(&show(&plan));
+            story.push_str("--\n");
+            world.now += jiff::SignedDuration::from_secs(2);
+        }
+    };
+    tell(&mut world, "apply", 4);
+    world.pods[0].in_flight = 1;
+    world.ask(DesiredState::Paused);
+    tell(&mut world, "pause with work in flight", 3);
+    world.finish_work();
+    tell(&mut world, "the work ends", 3);
+    world.ask(DesiredState::Running);
+    tell(&mut world, "resume", 3);
+    world.ask(DesiredState::Stopped);
+    tell(&mut world, "stop", 5);
+    insta::assert_snapshot!(story);
+}
+
+#[test]
+fn the_children_of_a_small_object() {
+    let plan = World::new(DesiredState::Running, 1).plan();
+    let children: Vec<&serde_json::Map<String, Value>> = plan.apply.iter().map(|child| &child.manifest).collect();
+    insta::assert_json_snapshot!(children);
+}
+
+#[test]
+fn a_pause_is_two_writes() {
+    let mut world = World::new(DesiredState::Running, 2);
+    world.settle(20);
+    assert_eq!(world.condition("Ready"), "True Running");
+    world.ask(DesiredState::Paused);
+    let before = world.writes;
+    world.settle(20);
+    assert_eq!((world.writes - before, world.condition("Ready").as_str()), (2, "True Paused"));
+    assert_eq!((world.status().state, world.status().in_flight), (Some(RuntimeState::Paused), Some(0)));
+}
+
+#[test]
+fn created_paused_with_no_pods_is_reached() {
+    let mut world = World::new(DesiredState::Paused, 0);
+    world.settle(20);
+    assert_eq!((world.condition("Ready").as_str(), world.status().state), ("True Paused", Some(RuntimeState::Paused)));
+}
+
+#[test]
+fn a_pod_that_hangs_is_unknown_and_never_paused() {
+    let mut world = World::new(DesiredState::Running, 2);
+    world.settle(20);
+    world.pods[1].hung = true;
+    world.ask(DesiredState::Paused);
+    for _ in 0..30 {
+        world.step();
+        world.now += jiff::SignedDuration::from_secs(2);
+        assert_ne!(world.status().state, Some(RuntimeState::Paused));
+    }
+    assert_eq!(world.status().state, Some(RuntimeState::Unknown));
+    assert_eq!(world.condition("Ready"), "Unknown PodsUnreachable");
+    assert_eq!(world.condition("Drained"), "Unknown PodsUnreachable");
+    world.pods[1].hung = false;
+    world.now += jiff::SignedDuration::from_secs(60);
+    world.settle(20);
+    assert_eq!(world.condition("Ready"), "True Paused");
+}
+
+#[test]
+fn a_pod_that_says_nothing_of_its_work_counts_as_busy() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.ask(DesiredState::Paused);
+    world.step();
+    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|heard| heard.status.in_flight = None);
+    let plan = world.plan();
+    assert!(plan.barrier.is_none());
+    world.now += jiff::SignedDuration::from_secs(2);
+    assert_ne!(world.plan().status.unwrap().state, Some(RuntimeState::Paused));
+}
+
+#[test]
+fn a_pod_that_no_watch_has_shown_blocks_paused() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.ask(DesiredState::Paused);
+    world.step();
+    world.step();
+    world.barrier.as_mut().unwrap().pods.push("unseen".to_owned());
+    let plan = world.plan();
+    assert!(plan.status.is_none() && plan.barrier.is_some(), "{}", show(&plan));
+}
+
+#[test]
+fn a_restarted_container_has_acknowledged_nothing() {
+    let mut world = World::new(DesiredState::Paused, 1);
+    world.settle(20);
+    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|h| h.container = Some("old".to_owned()));
+    world.now = at(1);
+    let plan = world.plan();
+    assert!(matches!(plan.orders[0].call, Call::Command { verb: Verb::Pause, .. }), "{}", show(&plan));
+    let status = plan.status.unwrap();
+    assert_eq!((status.state, status.acknowledged_replicas), (Some(RuntimeState::Starting), 0));
+}
+
+#[test]
+fn a_lost_boot_config_map_is_made_above_everything_seen() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.boot = None;
+    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|heard| heard.status.epoch = 7);
+    assert_eq!(world.plan().boot.unwrap().file.epoch, 8);
+}
+
+#[test]
+fn a_stop_takes_the_pods_away_only_when_they_have_stopped() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.pods[0].in_flight = 1;
+    world.ask(DesiredState::Stopped);
+    for _ in 0..5 {
+        world.step();
+        assert_eq!(world.pods.len(), 1);
+        world.now += jiff::SignedDuration::from_secs(2);
+    }
+    assert_eq!(world.status().state, Some(RuntimeState::Stopping));
+    world.finish_work();
+    world.settle(20);
+    assert_eq!((world.pods.len(), world.condition("Ready").as_str()), (0, "True Stopped"));
+    world.ask(DesiredState::Running);
+    world.settle(20);
+    assert_eq!((world.pods.len(), world.condition("Ready").as_str()), (1, "True Running"));
+}
+
+#[test]
+fn a_sick_pod_does_not_block_a_stop() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.pods[0].hung = true;
+    world.ask(DesiredState::Stopped);
+    for _ in 0..40 {
+        world.step();
+        world.now += jiff::SignedDuration::from_secs(2);
+    }
+    assert_eq!(world.pods.len(), 0, "it was out of reach for the whole drain timeout");
+}
+
+#[test]
+fn while_paused_replicas_fall_and_do_not_rise() {
+    let mut world = World::new(DesiredState::Paused, 2);
+    world.settle(20);
+    world.runtime.spec.replicas = 5;
+    world.settle(20);
+    assert_eq!(world.pods.len(), 2);
+    world.runtime.spec.replicas = 1;
+    world.settle(20);
+    assert_eq!(world.pods.len(), 1);
+}
+
+#[test]
+fn a_refused_template_stalls_and_is_not_tried_again_until_the_spec_changes() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.refusal = Some(Refusal { generation: 1, message: "spec.template: unknown field".to_owned() });
+    let plan = world.plan();
+    assert!(plan.apply.is_empty());
+    world.settle(10);
+    assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
+    world.ask(DesiredState::Running);
+    assert!(!world.plan().apply.is_empty());
+}
+
+#[test]
+fn a_deleted_object_is_left_alone() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.runtime.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    assert_eq!(world.plan(), Plan::default());
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Ask(DesiredState),
+    Scale(i32),
+    Work(usize, i64),
+    Hang(usize, bool),
+    Restart(usize),
+    LoseBoot,
+    LoseBarrier,
+    FinishWork,
+    Wait(i64),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let states = vec![DesiredState::Running, DesiredState::Paused, DesiredState::Stopped];
+    prop_oneof![
+        prop::sample::select(states).prop_map(Change::Ask),
+        (0i32..4).prop_map(Change::Scale),
+        (0usize..4, 0i64..3).prop_map(|(pod, n)| Change::Work(pod, n)),
+        (0usize..4, any::<bool>()).prop_map(|(pod, hung)| Change::Hang(pod, hung)),
+        (0usize..4).prop_map(Change::Restart),
+        Just(Change::LoseBoot),
+        Just(Change::LoseBarrier),
+        Just(Change::FinishWork),
+        (1i64..100).prop_map(Change::Wait),
+    ]
+}
+
+impl World {
+    fn suffer(&mut self, change: &Change) {
+        match change {
+            Change::Ask(desired) => self.ask(*desired),
+            Change::Scale(replicas) => {
+                self.runtime.spec.replicas = *replicas;
+                *self.runtime.metadata.generation.as_mut().unwrap() += 1;
+            }
+            // Work begins only where work is admitted.
+            Change::Work(pod, n) => {
+                if let Some(pod) = self.pods.get_mut(*pod).filter(|pod| pod.state == State::Running) {
+                    pod.in_flight = *n;
+                }
+            }
+            Change::Hang(pod, hung) => {
+                if let Some(pod) = self.pods.get_mut(*pod) {
+                    pod.hung = *hung;
+                }
+            }
+            Change::Restart(pod) => {
+                if let Some(pod) = self.pods.get_mut(*pod) {
+                    (pod.state, pod.in_flight) = (State::Paused, 0);
+                    self.contacts.remove(&pod.uid);
+                }
+            }
+            Change::LoseBoot => self.boot = None,
+            Change::LoseBarrier => self.barrier = None,
+            Change::FinishWork => self.finish_work(),
+            Change::Wait(seconds) => self.now += jiff::SignedDuration::from_secs(*seconds),
+        }
+        self.count();
+    }
+
+    /// The promise: a status that says paused, written now, is true of every pod.
+    fn check(&self, plan: &Plan) -> Result<(), TestCaseError> {
+        let Some(status) = &plan.status else { return Ok(()) };
+        if status.state == Some(RuntimeState::Paused) {
+            for pod in &self.pods {
+                prop_assert!(matches!(pod.state, State::Paused | State::Stopped), "{} is {:?}", pod.uid, pod.state);
+                prop_assert_eq!((pod.in_flight, pod.epoch), (0, status.epoch));
+            }
+        }
+        let kinds: Vec<&str> = status.conditions.iter().map(|c| c.type_.as_str()).collect();
+        prop_assert_eq!(&kinds[..3], &["Ready", "Serving", "Drained"]);
+        let ready = status.conditions[0].status == "True";
+        prop_assert_eq!(ready, kinds.len() == 3, "Reconciling or Stalled exactly while not Ready: {:?}", kinds);
+        prop_assert_eq!(Some(status.observed_generation), self.runtime.metadata.generation);
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn whatever_happens_the_promise_holds_and_the_world_converges(
+        changes in prop::collection::vec((change(), 0usize..4), 1..25)
+    ) {
+        let mut world = World::new(DesiredState::Running, 2);
+        let mut epoch = 0;
+        for (change, steps) in &changes {
+            world.suffer(change);
+            for _ in 0..*steps {
+                let seen = world.observed();
+                let first = plan(&seen, &settings(), world.now);
+                prop_assert_eq!(&first, &plan(&seen, &settings(), world.now), "the same input gives the same plan");
+                world.check(&first)?;
+                world.step();
+                let file: Option<&BootFile> = world.boot.as_ref().and_then(|b| b.file.as_ref());
+                let raised = file.map_or(epoch, |file| file.epoch);
+                prop_assert!(raised >= epoch, "the epoch never falls");
+                epoch = raised;
+                world.now += jiff::SignedDuration::from_secs(1);
+            }
+        }
+        // The faults end: it converges, and planning once more changes nothing.
+        world.pods.iter_mut().for_each(|pod| pod.hung = false);
+        world.finish_work();
+        world.now += jiff::SignedDuration::from_secs(120);
+        for _ in 0..40 {
+            let plan = world.step();
+            world.check(&plan)?;
+            world.finish_work();
+            world.now += jiff::SignedDuration::from_secs(2);
+        }
+        let before = world.writes;
+        world.step();
+        prop_assert_eq!(world.writes, before, "it has settled");
+        let wanted = match world.runtime.spec.desired_state {
+            DesiredState::Running => "True Running",
+            DesiredState::Paused => "True Paused",
+            DesiredState::Stopped => "True Stopped",
+        };
+        prop_assert_eq!(world.condition("Ready"), wanted);
+    }
+}

@@ -1,0 +1,135 @@
+//! Settings, from the environment and the command line, resolved once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+/// Executes an agent durably and speaks the lifecycle contract.
+#[derive(Debug, Parser)]
+#[command(name = "agent-runtime", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run an agent until SIGTERM or SIGINT.
+    Serve(Box<Serve>),
+    /// Check an agent's definition and say what is wrong with it, by file and line.
+    Validate {
+        /// The definition, YAML or JSON.
+        file: PathBuf,
+    },
+    /// Ask the runtime of this machine whether it is alive; for a container's HEALTHCHECK.
+    Healthcheck {
+        /// The port of the lifecycle server.
+        #[arg(long, env = "HIVE_LIFECYCLE_PORT", default_value_t = 8080)]
+        port: u16,
+    },
+    /// Serve pages for the examples to watch: / answers at once, /slow after five seconds.
+    #[command(hide = true)]
+    SampleSite {
+        /// The port.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+}
+
+/// How to run an agent.
+#[derive(Clone, Debug, Parser)]
+pub struct Serve {
+    /// The agent's definition, YAML or JSON.
+    pub file: PathBuf,
+
+    /// Serve the lifecycle API. Off by default: an agent runs the same without it.
+    #[arg(long, env = "HIVE_LIFECYCLE_ENABLED", default_value = "false", action = ArgAction::Set)]
+    pub lifecycle_enabled: bool,
+
+    /// Address of the lifecycle server.
+    #[arg(long, env = "HIVE_LIFECYCLE_HOST", default_value = "0.0.0.0")]
+    pub host: std::net::IpAddr,
+
+    /// Port of the lifecycle server; 0 takes a free one and logs it.
+    #[arg(long, env = "HIVE_LIFECYCLE_PORT", default_value_t = 8080)]
+    pub port: u16,
+
+    /// Seconds from SIGTERM to exit.
+    #[arg(long, env = "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(10..=3600))]
+    pub shutdown_seconds: u64,
+
+    /// Folder of the execution store.
+    #[arg(long, env = "HIVE_DATA_DIR", default_value = ".hive")]
+    pub data_dir: PathBuf,
+
+    /// Folder of the record of the accepted epoch and holds; it must live as long as the pod. The data folder if not set.
+    #[arg(long, env = "HIVE_RECORD_DIR")]
+    pub record_dir: Option<PathBuf>,
+
+    /// Folder in which the operator's boot.json is mounted.
+    #[arg(long, env = "HIVE_BOOT_DIR")]
+    pub boot_dir: Option<PathBuf>,
+
+    /// Seconds that a managed pod waits for the operator before it believes its boot file.
+    #[arg(long, env = "HIVE_BOOT_HOLD_SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub boot_hold_seconds: u64,
+
+    /// UID of the AgentRuntime that manages this pod; empty when nothing does.
+    #[arg(long, env = "HIVE_RUNTIME_UID", default_value = "")]
+    pub runtime_uid: String,
+
+    /// UID of this pod.
+    #[arg(long, env = "HIVE_POD_UID", default_value = "")]
+    pub pod_uid: String,
+
+    /// What triggers get while paused: refused with 503, or accepted for later.
+    #[arg(long, env = "HIVE_WHILE_PAUSED", default_value = "reject")]
+    pub while_paused: WhilePaused,
+
+    /// A token that lifecycle verbs and triggers must bear, when nothing manages this runtime.
+    #[arg(long, env = "HIVE_LIFECYCLE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Which log lines are written, as a tracing filter.
+    #[arg(long, env = "HIVE_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// What triggers get while paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhilePaused {
+    /// 503 with Retry-After.
+    Reject,
+    /// 202: on disk, started after the resume.
+    Queue,
+}
+
+impl Serve {
+    /// Whether an operator manages this runtime.
+    #[must_use]
+    pub fn managed(&self) -> bool {
+        !self.runtime_uid.is_empty()
+    }
+
+    /// Folder of the record.
+    #[must_use]
+    pub fn records(&self) -> &std::path::Path {
+        self.record_dir.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// The time from SIGTERM to exit.
+    #[must_use]
+    pub fn shutdown(&self) -> Duration {
+        Duration::from_secs(self.shutdown_seconds)
+    }
+
+    /// How long a managed pod waits for the operator.
+    #[must_use]
+    pub fn boot_hold(&self) -> Duration {
+        Duration::from_secs(self.boot_hold_seconds)
+    }
+}

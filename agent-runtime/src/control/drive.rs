@@ -1,0 +1,184 @@
+//! What happens by itself: loading, the end of a drain, deadlines, and the boot hold.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use lifecycle::machine::{Event, GateMode, Next, Phase};
+use lifecycle::{Desired, OnDrainTimeout};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::load::Error as LoadError;
+use super::{Broken, Controller, is_draining, record};
+
+/// How often the boot file is read again during the boot hold. The kubelet's own sync takes a minute.
+const LOOK_AT_BOOT: Duration = Duration::from_secs(1);
+/// The pause before a store that was not to be had is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+/// Counters change the version at most this often.
+const COUNTERS: Duration = Duration::from_secs(1);
+/// With nothing to wait for.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A load under way.
+type Loading = JoinHandle<Result<(), LoadError>>;
+
+impl Controller {
+    /// Drives the runtime until the process ends.
+    ///
+    /// # Errors
+    /// The record could not be written.
+    pub async fn drive(self: Arc<Self>) -> Result<(), Broken> {
+        let mut gate = self.gate.changes();
+        let mut loading: Option<Loading> = None;
+        let mut timers = CancellationToken::new();
+        let mut retry_at: Option<Instant> = None;
+        let mut bump_at: Option<Instant> = None;
+        loop {
+            let phase = self.shown.borrow().machine.phase;
+            let starts = matches!(phase, Phase::Starting(_)) && retry_at.is_none_or(|at| at <= Instant::now());
+            if starts && loading.is_none() {
+                timers.cancel();
+                timers = CancellationToken::new();
+                loading = Some(tokio::spawn(Arc::clone(&self).load(timers.clone())));
+            }
+            if matches!(phase, Phase::Stopping(Next::Exit)) {
+                timers.cancel();
+            }
+            let pause = self.pause(retry_at, bump_at);
+            tokio::select! {
+                () = self.wake.notified() => {}
+                _ = gate.changed() => bump_at = self.counted(bump_at),
+                loaded = finish(&mut loading) => {
+                    loading = None;
+                    retry_at = self.loaded(loaded).await?;
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            if bump_at.is_some_and(|at| at <= Instant::now()) {
+                bump_at = None;
+                self.shown.send_modify(|shown| shown.version += 1);
+            }
+            self.check_drained().await?;
+            self.check_deadline().await?;
+            self.check_boot_hold().await?;
+        }
+    }
+
+    fn pause(&self, retry_at: Option<Instant>, bump_at: Option<Instant>) -> Duration {
+        let shown = self.shown.borrow();
+        let deadline = shown
+            .drain
+            .filter(|drain| !drain.passed)
+            .map(|drain| Duration::try_from(drain.deadline.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO));
+        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(Instant::now()));
+        let boot = shown.machine.boot_hold.then_some(LOOK_AT_BOOT);
+        [deadline, left(retry_at), left(bump_at), boot, Some(LONG)].into_iter().flatten().min().unwrap_or(LONG)
+    }
+
+    /// Status counts what is in flight: at once in a drain, which is followed by long polls, else now and then.
+    fn counted(&self, bump_at: Option<Instant>) -> Option<Instant> {
+        if is_draining(self.shown.borrow().machine.phase) {
+            self.shown.send_modify(|shown| shown.version += 1);
+            return bump_at;
+        }
+        bump_at.or(Some(Instant::now() + COUNTERS))
+    }
+
+    /// The last permit may have gone. A shutdown ends on its own schedule.
+    async fn check_drained(&self) -> Result<(), Broken> {
+        let drains = |phase| is_draining(phase) && !matches!(phase, Phase::Stopping(Next::Exit));
+        if self.gate.in_flight() > 0 || !drains(self.shown.borrow().machine.phase) {
+            return Ok(());
+        }
+        let mut core = self.core.lock().await;
+        self.happen(&mut core, Event::Idle).await
+    }
+
+    async fn loaded(&self, loaded: Result<(), LoadError>) -> Result<Option<Instant>, Broken> {
+        let mut core = self.core.lock().await;
+        match loaded {
+            Ok(()) => {
+                core.message = None;
+                self.happen(&mut core, Event::Ready).await?;
+                Ok(None)
+            }
+            Err(LoadError::Agent(error)) => {
+                tracing::error!(%error, "the agent cannot be run");
+                core.message = Some(error.to_string());
+                self.happen(&mut core, Event::Invalid).await?;
+                Ok(None)
+            }
+            Err(LoadError::Store(error)) => {
+                tracing::error!(%error, "the store cannot be had now and is tried again");
+                core.message = Some(error.to_string());
+                self.publish(&core);
+                Ok(Some(Instant::now() + RETRY))
+            }
+        }
+    }
+
+    /// The deadline of a drain: a pause goes on or stops at the next step, a stop interrupts.
+    async fn check_deadline(&self) -> Result<(), Broken> {
+        let due = |drain: super::Drain| !drain.passed && drain.deadline <= Timestamp::now();
+        if !self.shown.borrow().drain.is_some_and(due) {
+            return Ok(());
+        }
+        let mut core = self.core.lock().await;
+        let Some(drain) = core.drain.as_mut().filter(|drain| due(**drain)) else { return Ok(()) };
+        drain.passed = true;
+        let on_timeout = drain.on_timeout;
+        let holders = self.gate.holders(10);
+        tracing::warn!(?holders, "the drain deadline has passed");
+        match (core.machine.phase, on_timeout) {
+            (Phase::Stopping(_), _) => self.gate.interrupt(),
+            (_, OnDrainTimeout::Checkpoint) => self.happen(&mut core, Event::CheckpointDeadline).await?,
+            (_, OnDrainTimeout::Wait) => self.publish(&core),
+        }
+        Ok(())
+    }
+
+    /// During the boot hold a newer boot file is taken over; at its end the file is believed.
+    async fn check_boot_hold(&self) -> Result<(), Broken> {
+        if !self.shown.borrow().machine.boot_hold {
+            return Ok(());
+        }
+        let file = match self.config.boot_dir.as_deref().map(record::read_boot) {
+            Some(Ok(file)) => file.filter(|file| file.runtime_uid == self.config.runtime_uid),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the boot file cannot be read, which changes nothing");
+                None
+            }
+            None => None,
+        };
+        let mut core = self.core.lock().await;
+        if !core.machine.boot_hold {
+            return Ok(());
+        }
+        if let Some(file) = file.filter(|file| file.epoch > core.machine.epoch) {
+            tracing::info!(epoch = file.epoch, state = %file.state, "a newer boot file");
+            self.change(&mut core, |machine, idle| machine.adopt(file.epoch, file.state, file.mode, idle)).await?;
+            self.publish(&core);
+        }
+        // Without any epoch nothing ever said that this pod may run: then only the operator can.
+        if self.started.elapsed() >= self.config.boot_hold() && core.machine.epoch > 0 {
+            let target = core.machine.holds.target();
+            tracing::warn!(%target, "the operator did not confirm in time: the boot file is believed");
+            self.happen(&mut core, Event::BootHoldEnded).await?;
+            debug_assert!(target == Desired::Running || self.gate.mode() != GateMode::Open);
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of the load under way; never when there is none.
+async fn finish(loading: &mut Option<Loading>) -> Result<(), LoadError> {
+    match loading {
+        Some(task) => match task.await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(LoadError::Store(crate::store::Error::Broken(error.to_string()))),
+        },
+        None => std::future::pending().await,
+    }
+}

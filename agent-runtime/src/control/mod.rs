@@ -1,0 +1,366 @@
+//! The lifecycle controller: feeds verbs and events to the state machine and makes the gate obey it.
+//!
+//! The order is the promise. What tightens closes the gate, then reaches the disk, then is shown and
+//! answered. What loosens reaches the disk, is shown, and only then opens the gate.
+
+mod drive;
+mod load;
+pub mod record;
+mod status;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use lifecycle::fence::{self, Record};
+use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
+use lifecycle::wire::Command;
+use lifecycle::{Desired, DrainMode, Machine, OnDrainTimeout, Verb};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Serve, WhilePaused};
+use crate::engine::Engine;
+use crate::gate::Gate;
+use crate::telemetry::Telemetry;
+
+/// Long polls at once; one more is answered at once.
+const MAX_WAITERS: usize = 64;
+
+/// Rules one runtime's life.
+#[derive(Debug)]
+pub struct Controller {
+    config: Serve,
+    gate: Arc<Gate>,
+    telemetry: Arc<Telemetry>,
+    core: Mutex<Core>,
+    shown: watch::Sender<Shown>,
+    wake: Notify,
+    engine: OnceLock<Arc<Engine>>,
+    boot_id: String,
+    started: Instant,
+    waiters: Semaphore,
+    /// Long polls end: the server is about to.
+    closing: CancellationToken,
+    /// A write that must not fail has failed: the process ends.
+    broken: CancellationToken,
+}
+
+/// What only one verb or event changes at a time.
+#[derive(Debug)]
+struct Core {
+    machine: Machine,
+    drain: Option<Drain>,
+    message: Option<String>,
+    recorded: Option<Record>,
+    /// A shutdown keeps admitting what it accepted, until this is false.
+    admits_until_exit: bool,
+}
+
+/// A drain's deadline.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    deadline: Timestamp,
+    on_timeout: OnDrainTimeout,
+    passed: bool,
+}
+
+/// What status shows; it never runs ahead of the disk.
+#[derive(Clone, Debug)]
+struct Shown {
+    machine: Machine,
+    drain: Option<Drain>,
+    message: Option<String>,
+    /// Triggers are accepted although the runtime is about to exit.
+    lame_duck: bool,
+    version: u64,
+}
+
+/// The record could not be written: the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the accepted command could not be written to disk; the process ends")]
+pub struct Broken;
+
+/// Whether a trigger may be accepted now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes.
+    Open,
+    /// No, the runtime is paused.
+    Paused,
+    /// No, it starts, has stopped or is about to end.
+    Unavailable,
+}
+
+impl Controller {
+    /// Decides from the record and the boot file how to begin.
+    ///
+    /// # Errors
+    /// The record or the boot file cannot be used. Nothing is run then: a guess could break a pause.
+    pub fn new(config: Serve, telemetry: Arc<Telemetry>, broken: CancellationToken) -> Result<Self, record::Error> {
+        let recorded = record::read_record(config.records())?;
+        let file = config.boot_dir.as_deref().map(record::read_boot).transpose()?.flatten();
+        let boot = fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
+        let machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
+        let core = Core { machine, drain: None, message: None, recorded, admits_until_exit: false };
+        tracing::info!(epoch = boot.epoch, target = %boot.holds.target(), managed = config.managed(), "starting");
+        let shown = Shown { machine, drain: None, message: None, lame_duck: false, version: 1 };
+        Ok(Self {
+            config,
+            gate: Arc::new(Gate::default()),
+            telemetry,
+            core: Mutex::new(core),
+            shown: watch::Sender::new(shown),
+            wake: Notify::new(),
+            engine: OnceLock::new(),
+            boot_id: uuid::Uuid::now_v7().simple().to_string(),
+            started: Instant::now(),
+            waiters: Semaphore::new(MAX_WAITERS),
+            closing: CancellationToken::new(),
+            broken,
+        })
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn config(&self) -> &Serve {
+        &self.config
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// The engine, once the store is open.
+    #[must_use]
+    pub fn engine(&self) -> Option<&Arc<Engine>> {
+        self.engine.get()
+    }
+
+    /// The gate.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Obeys a verb. When this returns, what it changed is on disk.
+    ///
+    /// # Errors
+    /// The record could not be written; nothing is acknowledged and the process ends.
+    pub async fn obey(&self, verb: Verb, body: &Command) -> Result<Decision, Broken> {
+        let mut core = self.core.lock().await;
+        let mode = body.mode.unwrap_or_default();
+        let held = core.machine.holds.operator;
+        let decision = self
+            .change(&mut core, |machine, idle| match body.epoch {
+                Some(epoch) => machine.command(epoch, wanted(verb, held), verb, mode, idle),
+                None => machine.ask(verb, mode, idle),
+            })
+            .await?;
+        if matches!(decision, Decision::Reached | Decision::Accepted) {
+            self.set_deadline(&mut core, body);
+        }
+        self.publish(&core);
+        let caller = if body.epoch.is_some() { "operator" } else { "person" };
+        tracing::info!(%verb, epoch = body.epoch, caller, ?decision, state = %core.machine.state(), "a verb");
+        Ok(decision)
+    }
+
+    /// Takes in an event.
+    ///
+    /// # Errors
+    /// The record could not be written, and the process ends.
+    async fn happen(&self, core: &mut Core, event: Event) -> Result<(), Broken> {
+        self.change(core, |machine, idle| machine.event(event, idle)).await?;
+        self.publish(core);
+        Ok(())
+    }
+
+    /// Changes the machine under the gate's lock and brings the change to disk in the order of the promise.
+    async fn change<T>(&self, core: &mut Core, decide: impl FnOnce(&mut Machine, bool) -> T) -> Result<T, Broken> {
+        let before = core.machine;
+        let mut next = before;
+        let open = core.admits_until_exit;
+        let value = self.gate.transition(|idle| {
+            let value = decide(&mut next, idle);
+            let mode = mode_of(&next, open);
+            // What loosens is not let through before it is on disk.
+            (
+                if mode == GateMode::Open && mode_of(&before, open) != GateMode::Open {
+                    mode_of(&before, open)
+                } else {
+                    mode
+                },
+                value,
+            )
+        });
+        core.machine = next;
+        self.record(core).await?;
+        if before.state() != next.state() {
+            tracing::info!(from = %before.state(), to = %next.state(), epoch = next.epoch, "state");
+        }
+        if !is_draining(next.phase) {
+            core.drain = None;
+        }
+        if mode_of(&next, open) == GateMode::Open {
+            self.publish(core);
+            self.gate.transition(|_| (GateMode::Open, ()));
+        }
+        Ok(value)
+    }
+
+    async fn record(&self, core: &mut Core) -> Result<(), Broken> {
+        let machine = &core.machine;
+        let record = Record {
+            runtime_uid: self.config.runtime_uid.clone(),
+            epoch: machine.epoch,
+            state: machine.holds.operator,
+            holds: machine.holds,
+        };
+        let untouched = core.recorded.is_none() && record.epoch == 0 && record.holds.target() == Desired::Running;
+        if untouched || core.recorded.as_ref() == Some(&record) {
+            return Ok(());
+        }
+        let (folder, fresh) = (self.config.records().to_owned(), record.clone());
+        let written = tokio::task::spawn_blocking(move || record::write_record(&folder, &fresh)).await;
+        let reason = match written {
+            Ok(Ok(())) => {
+                core.recorded = Some(record);
+                return Ok(());
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(reason, "the record could not be written: the process ends");
+        self.broken.cancel();
+        Err(Broken)
+    }
+
+    /// A new drain gets its deadline; one under way may only have it shortened.
+    fn set_deadline(&self, core: &mut Core, body: &Command) {
+        if !is_draining(core.machine.phase) || matches!(core.machine.phase, Phase::Stopping(Next::Exit)) {
+            return;
+        }
+        let by_default = matches!(core.machine.phase, Phase::Stopping(_)).then_some(self.config.shutdown_seconds);
+        let seconds = body.deadline_seconds.or(by_default.and_then(|seconds| i64::try_from(seconds).ok()));
+        let Some(seconds) = seconds else { return };
+        let deadline = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
+        let on_timeout = body.on_timeout.unwrap_or_default();
+        core.drain = Some(match core.drain {
+            Some(drain) => Drain { deadline: drain.deadline.min(deadline), on_timeout, passed: drain.passed },
+            None => Drain { deadline, on_timeout, passed: false },
+        });
+        self.wake.notify_one();
+    }
+
+    fn publish(&self, core: &Core) {
+        self.shown.send_modify(|shown| {
+            shown.machine = core.machine;
+            shown.drain = core.drain;
+            shown.message.clone_from(&core.message);
+            shown.version += 1;
+        });
+        self.wake.notify_one();
+    }
+
+    /// Whether a trigger may be accepted.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        self.admission_of(&self.shown.borrow())
+    }
+
+    /// Whether the readiness probe passes.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let shown = self.shown.borrow();
+        !shown.lame_duck && self.admission_of(&shown) == Admission::Open
+    }
+
+    fn admission_of(&self, shown: &Shown) -> Admission {
+        match shown.machine.phase {
+            Phase::Running => Admission::Open,
+            Phase::Pausing | Phase::Paused if self.config.while_paused == WhilePaused::Queue => Admission::Open,
+            Phase::Pausing | Phase::Paused => Admission::Paused,
+            Phase::Stopping(Next::Exit) if shown.lame_duck => Admission::Open,
+            Phase::Stopping(_) | Phase::Stopped | Phase::Starting(_) | Phase::Exited => Admission::Unavailable,
+        }
+    }
+
+    /// Begins the shutdown. True if the runtime was ready, so that clients may still be on their way to it.
+    ///
+    /// # Errors
+    /// The record could not be written, and the process ends.
+    pub async fn terminate(&self) -> Result<bool, Broken> {
+        let ready = self.is_ready();
+        let mut core = self.core.lock().await;
+        // Nobody else can run what this store holds: what is accepted until the end is begun until the end.
+        core.admits_until_exit = core.machine.phase == Phase::Running;
+        self.shown.send_modify(|shown| shown.lame_duck = ready);
+        self.happen(&mut core, Event::Terminate).await?;
+        Ok(ready)
+    }
+
+    /// Refuses triggers from now on.
+    pub fn end_lame_duck(&self) {
+        self.shown.send_modify(|shown| shown.lame_duck = false);
+    }
+
+    /// Admits nothing more; executions in flight go on.
+    ///
+    /// # Errors
+    /// The record could not be written, and the process ends.
+    pub async fn stop_admitting(&self) -> Result<(), Broken> {
+        let mut core = self.core.lock().await;
+        core.admits_until_exit = false;
+        self.happen(&mut core, Event::Idle).await
+    }
+
+    /// Returns when nothing is in flight and nothing is queued that would be admitted.
+    pub async fn quiet(&self) {
+        let mut changes = self.gate.changes();
+        loop {
+            changes.mark_unchanged();
+            let queued = self.engine().map_or(0, |engine| engine.waiting().queued);
+            let idle = self.gate.in_flight() == 0;
+            if idle && (queued == 0 || self.gate.mode() != GateMode::Open) {
+                return;
+            }
+            // A queue that empties without a change of the gate is looked at again soon.
+            let _ = tokio::time::timeout(Duration::from_millis(50), changes.changed()).await;
+        }
+    }
+
+    /// Ends every long poll.
+    pub fn close(&self) {
+        self.closing.cancel();
+    }
+}
+
+/// What a verb of the operator asks for. A restart asks for no other state.
+fn wanted(verb: Verb, held: Desired) -> Desired {
+    match verb {
+        Verb::Start | Verb::Resume => Desired::Running,
+        Verb::Pause => Desired::Paused,
+        Verb::Stop => Desired::Stopped,
+        Verb::Restart => held,
+    }
+}
+
+fn is_draining(phase: Phase) -> bool {
+    match phase {
+        Phase::Pausing | Phase::Stopping(_) => true,
+        Phase::Stopped | Phase::Starting(_) | Phase::Running | Phase::Paused | Phase::Exited => false,
+    }
+}
+
+/// The gate's mode, with what a shutdown adds.
+fn mode_of(machine: &Machine, admits_until_exit: bool) -> GateMode {
+    let exiting = matches!(machine.phase, Phase::Stopping(Next::Exit)) && machine.mode == DrainMode::Drain;
+    if admits_until_exit && exiting && machine.holds.target() == Desired::Running {
+        GateMode::Open
+    } else {
+        machine.gate()
+    }
+}

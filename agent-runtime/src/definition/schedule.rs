@@ -1,0 +1,70 @@
+//! When a timer is due: an interval aligned to the epoch of time, or a cron expression in a time zone.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use croner::Cron;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::shape::TriggerConfig;
+
+/// The shortest interval.
+const MIN_INTERVAL_SECONDS: f64 = 0.1;
+/// The longest interval: a year.
+const MAX_INTERVAL_SECONDS: f64 = 31_536_000.0;
+
+/// When a timer is due.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    rule: Rule,
+    /// Due once when the process starts, besides.
+    pub run_immediately: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    Every(Duration),
+    Cron(Box<Cron>, TimeZone),
+}
+
+impl Schedule {
+    pub(super) fn of(config: &TriggerConfig) -> Result<Self, String> {
+        let interval = config.interval_seconds.or(config.interval_minutes.map(|minutes| minutes * 60.0));
+        let rule = match (&config.cron, interval) {
+            (None, Some(seconds)) if (MIN_INTERVAL_SECONDS..=MAX_INTERVAL_SECONDS).contains(&seconds) => {
+                Rule::Every(Duration::from_secs_f64(seconds))
+            }
+            (None, Some(_)) => {
+                return Err(format!("an interval is {MIN_INTERVAL_SECONDS} to {MAX_INTERVAL_SECONDS} seconds long"));
+            }
+            (Some(text), None) => {
+                let cron = Cron::from_str(text).map_err(|error| format!("cron {text:?}: {error}"))?;
+                let zone = config.time_zone.as_deref().unwrap_or("UTC");
+                let zone = TimeZone::get(zone).map_err(|error| format!("time_zone {zone:?}: {error}"))?;
+                Rule::Cron(Box::new(cron), zone)
+            }
+            (Some(_), Some(_)) => return Err("give cron or an interval, not both".to_owned()),
+            (None, None) => return Err("a timer needs cron, interval_minutes or interval_seconds".to_owned()),
+        };
+        Ok(Self { rule, run_immediately: config.run_immediately })
+    }
+
+    /// The first time after `from` at which the timer is due; none when it never is again.
+    ///
+    /// Intervals are aligned to the epoch of time, so that a restart does not shift them.
+    #[must_use]
+    pub fn next(&self, from: Timestamp) -> Option<Timestamp> {
+        match &self.rule {
+            Rule::Every(interval) => {
+                let step = i64::try_from(interval.as_millis()).ok().filter(|step| *step > 0)?;
+                let next = from.as_millisecond().div_euclid(step).checked_add(1)?.checked_mul(step)?;
+                Timestamp::from_millisecond(next).ok()
+            }
+            Rule::Cron(cron, zone) => {
+                let from = from.to_zoned(zone.clone());
+                cron.find_next_occurrence(&from, false).ok().map(|next| next.timestamp())
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Executes agents: takes executions from the queue as the gate admits them, walks each through its
+//! graph, and commits every step before the next.
+
+mod exec;
+mod fill;
+mod queue;
+mod request;
+mod walk;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::definition::{self, Agent, EntryPoint};
+use crate::gate::{ExecutionPermit, Gate};
+use crate::store::{Accepted, Error, Execution, Key, State, Store};
+use crate::telemetry::Telemetry;
+use queue::Queue;
+use walk::Walked;
+
+pub use walk::Outcome;
+
+/// Executions at once for an entry point that the present definition does not have any more.
+const ORPHAN_CONCURRENCY: usize = 10;
+
+/// Runs executions.
+#[derive(Debug)]
+pub struct Engine {
+    gate: Arc<Gate>,
+    store: Store,
+    requests: request::Client,
+    telemetry: Arc<Telemetry>,
+    queue: Mutex<Queue>,
+    changed: tokio::sync::Notify,
+    current: RwLock<Arc<Agent>>,
+    /// Every definition that an execution may still need, by hash.
+    agents: Mutex<HashMap<String, Arc<Agent>>>,
+}
+
+/// Why an execution was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The agent has no such entry point.
+    #[error("there is no entry point {0:?}")]
+    Unknown(String),
+    /// Too many wait already.
+    #[error("{0} executions wait at this entry point already")]
+    Full(usize),
+    /// The idempotency key was used with another body.
+    #[error("this Idempotency-Key was used with another body")]
+    Clash,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// An execution that is on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// Its id.
+    pub id: String,
+    /// The key was used before, and this is the execution of then.
+    pub again: bool,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Executions that could begin or go on.
+    pub queued: usize,
+    /// Executions parked until a time.
+    pub parked: usize,
+}
+
+impl Engine {
+    /// An engine over a store. What had not ended is taken up again.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn new(gate: Arc<Gate>, store: Store, telemetry: Arc<Telemetry>, agent: Arc<Agent>) -> Result<Self, Error> {
+        let mut agents = HashMap::new();
+        for (hash, (file, text)) in store.definitions()? {
+            // One that this version cannot run any more is missed only by its own executions.
+            match definition::parse(&file, &text) {
+                Ok(loaded) => drop(agents.insert(hash, Arc::new(loaded.agent))),
+                Err(error) => tracing::warn!(%hash, %error, "a definition in the store cannot be run any more"),
+            }
+        }
+        agents.insert(agent.hash.clone(), Arc::clone(&agent));
+        let mut queue = Queue::default();
+        for execution in store.live()? {
+            let priority = agents.get(&execution.definition).and_then(|a| a.entry_points.get(&execution.entry_point));
+            queue.put(execution, priority.map_or(0, |entry| entry.priority));
+        }
+        Ok(Self {
+            gate,
+            store,
+            requests: request::Client::default(),
+            telemetry,
+            queue: Mutex::new(queue),
+            changed: tokio::sync::Notify::new(),
+            current: RwLock::new(agent),
+            agents: Mutex::new(agents),
+        })
+    }
+
+    /// Takes over a definition for new executions.
+    ///
+    /// # Errors
+    /// It could not be kept for the executions that will need it.
+    pub async fn adopt(&self, agent: Arc<Agent>) -> Result<(), Error> {
+        self.store.keep_definition(agent.hash.clone(), agent.file.clone(), agent.text.clone()).await?;
+        self.agents().insert(agent.hash.clone(), Arc::clone(&agent));
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = agent;
+        Ok(())
+    }
+
+    /// The definition for new executions.
+    #[must_use]
+    pub fn agent(&self) -> Arc<Agent> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What waits.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        self.queue().waiting()
+    }
+
+    /// Accepts an execution. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// See [`Refused`]; nothing was accepted.
+    pub async fn begin(
+        &self,
+        entry_point: &str,
+        memory: Map<String, Value>,
+        key: Option<Key>,
+    ) -> Result<Begun, Refused> {
+        let agent = self.agent();
+        let entry = agent.entry_points.get(entry_point).ok_or_else(|| Refused::Unknown(entry_point.to_owned()))?;
+        let reserved = self.queue().reserve(entry_point, entry.max_queued);
+        if !reserved {
+            return Err(Refused::Full(entry.max_queued));
+        }
+        let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now());
+        let begun = match self.store.accept(execution.clone(), key).await {
+            Ok(Accepted::New) => Ok(self.enqueue(execution, entry)),
+            Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
+            Ok(Accepted::Clash) => Err(Refused::Clash),
+            Err(error) => Err(Refused::Store(error)),
+        };
+        self.queue().unreserve(entry_point);
+        begun
+    }
+
+    /// Takes in a timer's tick: an execution, unless one of this entry point has not ended yet.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn tick(&self, entry_point: &str, due: Timestamp) -> Result<(), Error> {
+        let agent = self.agent();
+        let Some(entry) = agent.entry_points.get(entry_point) else { return Ok(()) };
+        let overlaps = self.queue().active(entry_point) > 0;
+        let execution = (!overlaps).then(|| {
+            let memory = Map::from_iter([("scheduled_time".to_owned(), Value::String(due.to_string()))]);
+            Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now())
+        });
+        let inserted = self.store.tick(entry_point.to_owned(), due, execution.clone()).await?;
+        match execution {
+            Some(execution) if inserted => drop(self.enqueue(execution, entry)),
+            Some(_) | None => tracing::debug!(entry_point, %due, overlaps, "a tick was skipped"),
+        }
+        Ok(())
+    }
+
+    /// Admits executions as the gate and the limits allow, until `stop`.
+    pub async fn schedule(self: Arc<Self>, stop: CancellationToken) {
+        let mut gate = self.gate.changes();
+        loop {
+            gate.mark_unchanged();
+            let next_due = self.admit_all();
+            let pause = next_due.map_or(Duration::from_secs(3600), |due| {
+                let left = due.duration_since(Timestamp::now());
+                // The wall clock may be set meanwhile: look again within half a minute.
+                Duration::try_from(left).unwrap_or(Duration::ZERO).min(Duration::from_secs(30))
+            });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
+                _ = gate.changed() => {}
+                () = tokio::time::sleep(pause.max(Duration::from_millis(1))) => {}
+            }
+        }
+    }
+
+    fn enqueue(&self, execution: Execution, entry: &EntryPoint) -> Begun {
+        let id = execution.id.clone();
+        self.queue().put(execution, entry.priority);
+        self.changed.notify_one();
+        Begun { id, again: false }
+    }
+
+    /// Starts what may start; gives the time at which the next parked execution goes on.
+    fn admit_all(self: &Arc<Self>) -> Option<Timestamp> {
+        let agent = self.agent();
+        let limit =
+            |entry: &str| agent.entry_points.get(entry).map_or(ORPHAN_CONCURRENCY, |entry| entry.max_concurrent);
+        loop {
+            let mut queue = self.queue();
+            queue.wake(Timestamp::now());
+            let Some((entry, id)) = queue.head(limit) else { return queue.next_due() };
+            let Some(permit) = self.gate.admit(&id, &entry) else { return queue.next_due() };
+            let Some(execution) = queue.start(&entry) else { return queue.next_due() };
+            drop(queue);
+            tokio::spawn(Arc::clone(self).run(execution, permit));
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut execution: Execution, permit: ExecutionPermit) {
+        let entry_point = execution.entry_point.clone();
+        let walked = self.walk(&mut execution, &permit).await;
+        // The permit goes back only now, when the last effect has ended and its outcome is on disk.
+        drop(permit);
+        let mut queue = self.queue();
+        queue.ended(&entry_point);
+        match walked {
+            Walked::Parked | Walked::Checkpointed => {
+                let agents = self.agents();
+                let entry = agents.get(&execution.definition).and_then(|a| a.entry_points.get(&entry_point));
+                let priority = entry.map_or(0, |entry| entry.priority);
+                drop(agents);
+                queue.put(execution, priority);
+            }
+            Walked::Ended | Walked::Lost => {}
+        }
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    fn definition_of(&self, execution: &Execution) -> Option<Arc<Agent>> {
+        self.agents().get(&execution.definition).cloned()
+    }
+
+    fn agents(&self) -> MutexGuard<'_, HashMap<String, Arc<Agent>>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether an execution is to be parked rather than queued.
+fn is_parked(execution: &Execution, now: Timestamp) -> bool {
+    execution.state == State::Waiting && execution.due.is_some_and(|due| due > now)
+}

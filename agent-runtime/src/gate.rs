@@ -1,0 +1,228 @@
+//! The gate: who may execute. Its mode and its counts change under one lock, so closing it is linearizable:
+//! once `transition` has returned with a mode that is not open, no execution begins.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lifecycle::machine::GateMode;
+use lifecycle::wire::Holder;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Gives out permits to executions and to their steps.
+#[derive(Debug)]
+pub struct Gate {
+    state: Mutex<State>,
+    /// Counts changes, so that waiters look again.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: GateMode,
+    held: HashMap<Arc<str>, Held>,
+}
+
+/// What an execution with a permit is doing.
+#[derive(Debug)]
+struct Held {
+    entry_point: Arc<str>,
+    node: Arc<str>,
+    interrupt: CancellationToken,
+}
+
+impl Default for Gate {
+    /// Closed: nothing runs before something says so.
+    fn default() -> Self {
+        let state = State { mode: GateMode::Closed, held: HashMap::new() };
+        Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
+    }
+}
+
+/// Held from admission until the execution has ended or is parked.
+#[derive(Debug)]
+pub struct ExecutionPermit {
+    gate: Arc<Gate>,
+    execution: Arc<str>,
+    interrupt: CancellationToken,
+}
+
+/// Held during one program or request; given back when its effect has ended.
+#[derive(Debug)]
+pub struct StepPermit<'a> {
+    _execution: &'a ExecutionPermit,
+}
+
+impl Gate {
+    /// Admits an execution, if the gate is open.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>, execution: &str, entry_point: &str) -> Option<ExecutionPermit> {
+        let mut state = self.lock();
+        if state.mode != GateMode::Open || state.held.contains_key(execution) {
+            return None;
+        }
+        let execution: Arc<str> = execution.into();
+        let interrupt = CancellationToken::new();
+        let held = Held { entry_point: entry_point.into(), node: "".into(), interrupt: interrupt.clone() };
+        state.held.insert(Arc::clone(&execution), held);
+        drop(state);
+        self.wake();
+        Some(ExecutionPermit { gate: Arc::clone(self), execution, interrupt })
+    }
+
+    /// Decides the mode anew under the lock. `decide` is told whether no permit is held.
+    pub fn transition<T>(&self, decide: impl FnOnce(bool) -> (GateMode, T)) -> T {
+        let mut state = self.lock();
+        let (mode, value) = decide(state.held.is_empty());
+        state.mode = mode;
+        drop(state);
+        self.wake();
+        value
+    }
+
+    /// Aborts the step under way of every execution: it is no failure of theirs.
+    pub fn interrupt(&self) {
+        self.lock().held.values().for_each(|held| held.interrupt.cancel());
+    }
+
+    /// How many executions hold a permit.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    /// The mode.
+    #[must_use]
+    pub fn mode(&self) -> GateMode {
+        self.lock().mode
+    }
+
+    /// Executions with a permit, by entry point.
+    #[must_use]
+    pub fn streams(&self) -> HashMap<String, usize> {
+        let mut streams = HashMap::new();
+        for held in self.lock().held.values() {
+            *streams.entry(held.entry_point.to_string()).or_default() += 1;
+        }
+        streams
+    }
+
+    /// Who holds permits, at most `most`.
+    #[must_use]
+    pub fn holders(&self, most: usize) -> Vec<Holder> {
+        let state = self.lock();
+        let holder = |(id, held): (&Arc<str>, &Held)| Holder { execution: id.to_string(), node: held.node.to_string() };
+        let mut all: Vec<Holder> = state.held.iter().map(holder).collect();
+        all.sort_by(|a, b| a.execution.cmp(&b.execution));
+        all.truncate(most);
+        all
+    }
+
+    /// Told after every change of the mode or of the permits.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    fn wake(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ExecutionPermit {
+    /// Permits one step at a node, unless the gate is closed: then the execution stops here and waits.
+    #[must_use]
+    pub fn step(&self, node: &str) -> Option<StepPermit<'_>> {
+        let mut state = self.gate.lock();
+        if state.mode == GateMode::Closed || self.interrupt.is_cancelled() {
+            return None;
+        }
+        if let Some(held) = state.held.get_mut(&self.execution) {
+            held.node = node.into();
+        }
+        Some(StepPermit { _execution: self })
+    }
+
+    /// Ends when the step under way is to be aborted.
+    pub async fn interrupted(&self) {
+        self.interrupt.cancelled().await;
+    }
+}
+
+impl Drop for ExecutionPermit {
+    fn drop(&mut self) {
+        self.gate.lock().held.remove(&self.execution);
+        self.gate.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open() -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        gate.transition(|_| (GateMode::Open, ()));
+        gate
+    }
+
+    #[test]
+    fn a_new_gate_admits_nothing() {
+        assert!(Arc::new(Gate::default()).admit("a", "main").is_none());
+    }
+
+    #[test]
+    fn draining_gives_steps_only_to_what_was_admitted() {
+        let gate = open();
+        let permit = gate.admit("a", "main").expect("it is open");
+        let idle = gate.transition(|idle| (GateMode::Draining, idle));
+        assert!(!idle && gate.admit("b", "main").is_none());
+        assert!(permit.step("n").is_some());
+        assert_eq!(gate.holders(9), [Holder { execution: "a".to_owned(), node: "n".to_owned() }]);
+        drop(permit);
+        assert!(gate.transition(|idle| (GateMode::Closed, idle)));
+    }
+
+    #[test]
+    fn closed_gives_no_step() {
+        let gate = open();
+        let permit = gate.admit("a", "main").expect("it is open");
+        gate.transition(|_| (GateMode::Closed, ()));
+        assert!(permit.step("n").is_none());
+    }
+
+    #[test]
+    fn an_execution_is_admitted_once_at_a_time() {
+        let gate = open();
+        let _permit = gate.admit("a", "main").expect("it is open");
+        assert!(gate.admit("a", "main").is_none());
+    }
+
+    #[test]
+    fn nothing_is_admitted_after_a_close_though_many_try() {
+        let gate = open();
+        std::thread::scope(|scope| {
+            for worker in 0..4 {
+                let gate = &gate;
+                scope.spawn(move || {
+                    for n in 0..2000 {
+                        drop(gate.admit(&format!("{worker}-{n}"), "main"));
+                    }
+                });
+            }
+            loop {
+                let closed = gate.transition(|idle| (if idle { GateMode::Closed } else { GateMode::Open }, idle));
+                if closed {
+                    break;
+                }
+            }
+            for _ in 0..1000 {
+                assert_eq!(gate.in_flight(), 0);
+            }
+        });
+    }
+}

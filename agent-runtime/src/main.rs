@@ -1,0 +1,60 @@
+//! The process: reads the command line, starts logging, and does what was asked.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use agent_runtime::config::{Cli, Command, Serve};
+use agent_runtime::{definition, healthcheck, sample_site, serve};
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(config) => run(*config).await,
+        Command::Validate { file } => validate(&file),
+        Command::Healthcheck { port } => told("not alive", healthcheck::check(port)),
+        Command::SampleSite { port } => told("cannot serve", sample_site::serve(port).await),
+    }
+}
+
+async fn run(config: Serve) -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .with_span_list(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
+        .with_writer(std::io::stderr)
+        .init();
+    match serve::serve(config).await {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!(%error, "cannot begin");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn validate(file: &Path) -> ExitCode {
+    match definition::load(file) {
+        Ok(loaded) => {
+            loaded.warnings.iter().for_each(|warning| println!("{}: warning: {warning}", file.display()));
+            let agent = loaded.agent;
+            println!("{}: valid, {} nodes", file.display(), agent.nodes.len());
+            agent.entry_points.iter().for_each(|(id, entry)| println!("  entry point {id} begins at {}", entry.node));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn told(what: &str, outcome: std::io::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{what}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

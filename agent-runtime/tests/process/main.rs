@@ -1,0 +1,16 @@
+//! The real binary, driven through its real API: what users and the operator rely on.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod boot;
+mod contract;
+mod durability;
+mod input;
+mod process;
+mod shutdown;

@@ -1,0 +1,232 @@
+//! Carries out a plan: writes to the API server. It decides nothing; the plan's order is kept.
+
+pub mod dispatch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::AgentRuntime;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
+};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::observe::memory::{Memory, SeenChild};
+use crate::observe::{Barrier, BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
+use crate::plan::{Announcement, BootWrite, Child, HASH_ANNOTATION, Plan, selector};
+
+/// The field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "agentruntime-operator";
+
+/// No call to the API server takes longer, or a half-open connection would hold up an object for ever.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a plan could not be carried out to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else wrote first: observe and plan again.
+    #[error("{what} was changed meanwhile")]
+    Conflict {
+        /// What was to be written.
+        what: String,
+    },
+    /// The API server refused or was out of reach.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: String,
+        /// What came back.
+        source: kube::Error,
+    },
+    /// No answer in time.
+    #[error("{what}: no answer from the API server within {} s", CALL_DEADLINE.as_secs())]
+    Timeout {
+        /// What was tried.
+        what: String,
+    },
+    /// A manifest that is not an object of its kind: a defect of the plan.
+    #[error("{what}: {source}")]
+    Manifest {
+        /// Which object.
+        what: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl Error {
+    /// A short stable word for metrics.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "conflict",
+            Self::Api { .. } => "api",
+            Self::Timeout { .. } => "timeout",
+            Self::Manifest { .. } => "manifest",
+        }
+    }
+}
+
+/// Writes to the API server.
+#[derive(Clone)]
+pub struct Actor {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Actor {
+    /// An actor that writes by this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+        Self { client, recorder }
+    }
+
+    /// Carries out the writes of a plan and notes them. Calls to pods are the dispatcher's.
+    ///
+    /// # Errors
+    /// The first write that failed; what comes after it in the plan was not tried.
+    pub async fn carry_out(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
+        let namespace = seen.runtime.namespace().unwrap_or_default();
+        if let Some(boot) = &plan.boot {
+            self.write_boot(&namespace, boot, memory).await?;
+        }
+        for child in &plan.apply {
+            self.apply(&namespace, seen, child, memory).await?;
+        }
+        for key in &plan.delete {
+            self.delete(&namespace, key).await?;
+            memory.deleted(key);
+        }
+        Ok(())
+    }
+
+    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store.
+    ///
+    /// # Errors
+    /// The API server refused or was out of reach.
+    pub async fn barrier(&self, runtime: &AgentRuntime, epoch: i64) -> Result<Barrier, Error> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
+        let params = ListParams::default().labels(&selector(&runtime.name_any()));
+        let list = within("the barrier LIST of pods", pods.list_metadata(&params)).await?;
+        Ok(Barrier { epoch, pods: list.items.iter().filter_map(kube::ResourceExt::uid).collect() })
+    }
+
+    /// Writes the status and publishes what the plan announces.
+    ///
+    /// # Errors
+    /// A conflict when the object is newer than what was planned from.
+    pub async fn report(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
+        let Some(status) = &plan.status else { return Ok(()) };
+        let runtime = seen.runtime.as_ref();
+        let name = runtime.name_any();
+        let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
+        let body = json!({
+            "apiVersion": AgentRuntime::api_version(&()),
+            "kind": AgentRuntime::kind(&()),
+            "metadata": { "name": name, "resourceVersion": runtime.resource_version() },
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let written = within("the status", api.patch_status(&name, &params, &Patch::Apply(&body))).await?;
+        memory.wrote_status(runtime.resource_version(), Arc::new(written));
+        for announcement in &plan.events {
+            self.announce(runtime, announcement).await;
+        }
+        Ok(())
+    }
+
+    async fn write_boot(&self, namespace: &str, boot: &BootWrite, memory: &mut Memory) -> Result<(), Error> {
+        let what = format!("ConfigMap {}", boot.name);
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let object: ConfigMap = serde_json::from_value(Value::Object(boot.manifest.clone()))
+            .map_err(|source| Error::Manifest { what: what.clone(), source })?;
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let written = if boot.replaces.is_some() {
+            within(&what, api.replace(&boot.name, &params, &object)).await?
+        } else {
+            within(&what, api.create(&params, &object)).await?
+        };
+        let resource_version = written.resource_version().unwrap_or_default();
+        memory.wrote_boot(boot.replaces.clone(), BootConfigMap { resource_version, file: Some(boot.file.clone()) });
+        Ok(())
+    }
+
+    async fn apply(&self, namespace: &str, seen: &Observed, child: &Child, memory: &mut Memory) -> Result<(), Error> {
+        let what = format!("{:?} {}", child.key.kind, child.key.name);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(child.key.kind));
+        let mut params = PatchParams::apply(FIELD_MANAGER).force();
+        params.field_validation = Some(ValidationDirective::Strict);
+        let patch = Patch::Apply(&child.manifest);
+        match within(&what, api.patch(&child.key.name, &params, &patch)).await {
+            Ok(written) => {
+                let replaced = memory.seen_version(&child.key);
+                memory.applied(child.key.clone(), child.hash.clone(), replaced, version_of(&written));
+                Ok(())
+            }
+            Err(Error::Api { what, source: kube::Error::Api(status) }) if matches!(status.code, 400 | 422) => {
+                // The user's template is at fault, and only the user can mend it: say so and do not retry.
+                let generation = seen.runtime.metadata.generation.unwrap_or(0);
+                tracing::warn!(%what, message = %status.message, "the API server refuses a child");
+                memory.refusal = Some(Refusal { generation, message: format!("spec.template: {}", status.message) });
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete(&self, namespace: &str, key: &ChildKey) -> Result<(), Error> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(key.kind));
+        match within(&key.name, api.delete(&key.name, &DeleteParams::background())).await {
+            Ok(_) => Ok(()),
+            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn announce(&self, runtime: &AgentRuntime, announcement: &Announcement) {
+        let event = Event {
+            type_: if announcement.warning { EventType::Warning } else { EventType::Normal },
+            reason: announcement.reason.clone(),
+            note: Some(announcement.note.clone()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        // An Event is for people; a lost one must not hold up the next transition.
+        if let Err(error) = self.recorder.publish(&event, &runtime.object_ref(&())).await {
+            tracing::warn!(%error, "an Event was lost");
+        }
+    }
+}
+
+/// What a watch shows of a child, for `Memory`.
+pub fn seen_child<K: Resource>(object: &K) -> SeenChild {
+    SeenChild { hash: object.annotations().get(HASH_ANNOTATION).cloned(), version: version_of(object) }
+}
+
+/// The generation where the kind has one, since its resourceVersion changes with each status; else the resourceVersion.
+fn version_of<K: Resource>(object: &K) -> String {
+    let meta = object.meta();
+    meta.generation
+        .map_or_else(|| meta.resource_version.clone().unwrap_or_default(), |generation| generation.to_string())
+}
+
+fn resource(kind: ChildKind) -> ApiResource {
+    match kind {
+        ChildKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+        ChildKind::Service => ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()),
+        ChildKind::Deployment => ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
+    }
+}
+
+async fn within<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict { what: what.to_owned() }),
+        Ok(Err(source)) => Err(Error::Api { what: what.to_owned(), source }),
+        Err(_) => Err(Error::Timeout { what: what.to_owned() }),
+    }
+}

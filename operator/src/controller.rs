@@ -1,0 +1,316 @@
+//! Wires watches, plans and writes together. No rule lives here.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::{AgentRuntime, AgentSource};
+use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::act::dispatch::Dispatcher;
+use crate::act::{self, Actor};
+use crate::config::Config;
+use crate::observe::index::{Index, Owner};
+use crate::observe::memory::{Memory, SeenChild};
+use crate::observe::pod::SlimPod;
+use crate::observe::{AgentText, BootConfigMap, ChildKey, ChildKind, DeploymentFacts, Observed};
+use crate::plan::{MANAGED_BY, STRATEGY_ANNOTATION, Settings, boot_name, deployment_name, plan};
+use crate::telemetry::Telemetry;
+
+/// Answers and events that may wait to be looked at; each is a name, and a full queue only delays.
+const QUEUE: usize = 4096;
+/// Objects in one page of a list.
+const PAGE: u32 = 50;
+/// Plans in a row within one reconcile: the first, and one after each barrier or refusal.
+const ROUNDS: usize = 4;
+
+struct Context {
+    client: Client,
+    actor: Actor,
+    dispatcher: Dispatcher,
+    settings: Settings,
+    pods: Index<SlimPod>,
+    deployments: Index<Deployment>,
+    config_maps: Index<ConfigMap>,
+    services: Index<Service>,
+    memories: Mutex<HashMap<String, Memory>>,
+    telemetry: Arc<Telemetry>,
+}
+
+/// Waits for the CustomResourceDefinition, so that the operator may be installed before it.
+pub async fn wait_for_crd(client: &Client) {
+    let api: Api<AgentRuntime> = Api::all(client.clone());
+    let params = kube::api::ListParams::default().limit(1);
+    let mut said = false;
+    while let Err(error) = api.list_metadata(&params).await {
+        if !std::mem::replace(&mut said, true) {
+            tracing::info!(%error, "waiting for the CustomResourceDefinition agentruntimes.agents.hive.dev");
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+}
+
+/// Reconciles until `stop`.
+pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+    let (wake, woken) = mpsc::channel(QUEUE);
+    let dispatcher =
+        Dispatcher::new(config.command_concurrency, config.poll_concurrency, wake.clone(), Arc::clone(&telemetry));
+    let context = Arc::new(Context {
+        client: client.clone(),
+        actor: Actor::new(client.clone()),
+        dispatcher,
+        settings: Settings { runtime_image: config.runtime_image.clone() },
+        pods: Index::default(),
+        deployments: Index::default(),
+        config_maps: Index::default(),
+        services: Index::default(),
+        memories: Mutex::default(),
+        telemetry,
+    });
+    let watches = watch_all(&context, &wake);
+    let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
+    tokio::select! {
+        () = watches => tracing::error!("a watch ended"),
+        () = reconciling => {}
+    }
+}
+
+async fn watch_all(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+    let pods =
+        watch(context, wake, |c| &c.pods, SlimPod::prune, |c, pod| c.dispatcher.forget(&pod.uid().unwrap_or_default()));
+    let deployments = watch(context, wake, |c| &c.deployments, prune_deployment, |_, _| {});
+    let config_maps = watch(context, wake, |c| &c.config_maps, prune_config_map, |_, _| {});
+    let services = watch(context, wake, |c| &c.services, |s: &mut Service| s.metadata.managed_fields = None, |_, _| {});
+    tokio::join!(pods, deployments, config_maps, services);
+}
+
+async fn watch<K>(
+    context: &Arc<Context>,
+    wake: &mpsc::Sender<Owner>,
+    index: fn(&Context) -> &Index<K>,
+    prune: fn(&mut K),
+    gone: fn(&Context, &K),
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
+    let config = watcher::Config::default().labels(&filter).page_size(PAGE);
+    let mut events = std::pin::pin!(watcher(Api::<K>::all(context.client.clone()), config).default_backoff());
+    while let Some(event) = events.next().await {
+        let mut event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
+                continue;
+            }
+        };
+        if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+            prune(object);
+        }
+        if let Event::Delete(object) = &event {
+            gone(context, object);
+        }
+        for owner in index(context).take_in(event) {
+            if wake.send(owner).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Only the boot file's content is planned from; definitions can be large.
+fn prune_config_map(config_map: &mut ConfigMap) {
+    config_map.metadata.managed_fields = None;
+    if let Some(data) = &mut config_map.data {
+        data.retain(|key, _| key == "boot.json");
+    }
+}
+
+fn prune_deployment(deployment: &mut Deployment) {
+    deployment.metadata.managed_fields = None;
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
+    }
+}
+
+async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Receiver<Owner>, stop: CancellationToken) {
+    // No plan from half a picture: a pod that is not seen yet might still be running.
+    tokio::join!(
+        context.pods.synced(),
+        context.deployments.synced(),
+        context.config_maps.synced(),
+        context.services.synced()
+    );
+    tracing::info!("the caches have synced");
+    let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
+    let references = owners.map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
+    let api: Api<AgentRuntime> = Api::all(context.client.clone());
+    Controller::new(api, watcher::Config::default().page_size(PAGE))
+        .with_config(ControllerConfig::default().concurrency(config.reconcile_concurrency))
+        .reconcile_on(references)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, failed, context)
+        .for_each(|outcome| async move {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a reconcile failed");
+            }
+        })
+        .await;
+}
+
+async fn reconcile(runtime: Arc<AgentRuntime>, context: Arc<Context>) -> Result<Action, act::Error> {
+    let begun = Instant::now();
+    let uid = runtime.uid().unwrap_or_default();
+    let mut memory = context.memories().remove(&uid).unwrap_or_default();
+    let outcome = context.converge(runtime, &mut memory).await;
+    memory.failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+    context.memories().insert(uid, memory);
+    context.telemetry.reconciled(outcome.as_ref().map_or_else(act::Error::label, |_| "success"), begun.elapsed());
+    outcome
+}
+
+/// A conflict is tried again at once with what the watch has brought since; all else backs off.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
+fn failed(runtime: Arc<AgentRuntime>, error: &act::Error, context: Arc<Context>) -> Action {
+    let failures = context.memories().get(&runtime.uid().unwrap_or_default()).map_or(1, |memory| memory.failures);
+    let doubled = Duration::from_millis(50).saturating_mul(2u32.saturating_pow(failures.min(12)));
+    let pause = doubled.min(Duration::from_secs(60)).mul_f64(rand::random_range(0.75..1.25));
+    match error {
+        act::Error::Conflict { .. } => {
+            tracing::debug!(name = %runtime.name_any(), %error, "planned from an old picture")
+        }
+        act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Manifest { .. } => {
+            tracing::warn!(name = %runtime.name_any(), %error, failures, "a write failed and is tried again");
+        }
+    }
+    Action::requeue(pause)
+}
+
+impl Context {
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn converge(&self, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Result<Action, act::Error> {
+        let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
+        let mut again = Duration::from_secs(1);
+        for _ in 0..ROUNDS {
+            let seen = self.observe(&owner, Arc::clone(&runtime), memory).await;
+            let now = Timestamp::now();
+            let next = plan(&seen, &self.settings, now);
+            let refusal = memory.refusal.clone();
+            self.actor.carry_out(&seen, &next, memory).await?;
+            if let Some(boot) = &next.boot {
+                memory.epoch_since = Some((boot.file.epoch, now));
+            }
+            for order in next.orders.clone() {
+                self.dispatcher.submit(&owner, order);
+            }
+            again = next.again.unwrap_or(again);
+            if let Some(epoch) = next.barrier {
+                memory.barrier = Some(self.actor.barrier(&seen.runtime, epoch).await?);
+            } else if memory.refusal == refusal {
+                self.actor.report(&seen, &next, memory).await?;
+                break;
+            }
+        }
+        Ok(Action::requeue(again))
+    }
+
+    async fn observe(&self, owner: &Owner, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Observed {
+        let deployment = deployment_name(&owner.name);
+        let pods: Vec<_> = self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect();
+        let deployments = self.deployments.of(owner);
+        let config_maps = self.config_maps.of(owner);
+        let boot_map = config_maps.iter().find(|c| c.name_any() == boot_name(&owner.name));
+        let boot = memory.boot(boot_map.map(|config_map| read_boot(config_map)));
+        if memory.epoch_since.is_none() {
+            // The epoch is older than this process: nothing is kept back for its sake.
+            memory.epoch_since = boot.as_ref().and_then(|b| b.file.as_ref()).map(|f| (f.epoch, Timestamp::UNIX_EPOCH));
+        }
+        let mut children = HashMap::new();
+        for object in config_maps.iter().filter(|c| c.name_any() != boot_name(&owner.name)) {
+            note(&mut children, ChildKind::ConfigMap, object.as_ref());
+        }
+        self.services.of(owner).iter().for_each(|s| note(&mut children, ChildKind::Service, s.as_ref()));
+        deployments.iter().for_each(|d| note(&mut children, ChildKind::Deployment, d.as_ref()));
+        Observed {
+            agent: self.agent_text(&runtime).await,
+            runtime: memory.runtime(runtime),
+            boot,
+            children: memory.children(&children),
+            deployment: deployments.iter().find(|d| d.name_any() == deployment).map(|d| read_deployment(d)),
+            contacts: self.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str())),
+            pods,
+            barrier: memory.barrier.clone(),
+            epoch_since: memory.epoch_since,
+            refusal: memory.refusal.clone(),
+        }
+    }
+
+    async fn agent_text(&self, runtime: &AgentRuntime) -> AgentText {
+        match &runtime.spec.agent {
+            None => AgentText::Builtin,
+            Some(AgentSource { inline: Some(inline), .. }) => {
+                let text = serde_json::to_string_pretty(inline).unwrap_or_default();
+                AgentText::Found { text, file: "agent.json".to_owned() }
+            }
+            Some(AgentSource { config_map_ref: None, .. }) => {
+                AgentText::Missing("spec.agent: give inline or configMapRef".to_owned())
+            }
+            Some(AgentSource { config_map_ref: Some(key), .. }) => {
+                let api: Api<ConfigMap> =
+                    Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
+                let missing = |why: String| AgentText::Missing(format!("spec.agent.configMapRef: {why}"));
+                match tokio::time::timeout(Duration::from_secs(5), api.get_opt(&key.name)).await {
+                    Ok(Ok(Some(config_map))) => match config_map.data.unwrap_or_default().remove(&key.key) {
+                        Some(text) => AgentText::Found { text, file: key.key.clone() },
+                        None => missing(format!("ConfigMap {} has no key {}", key.name, key.key)),
+                    },
+                    Ok(Ok(None)) => missing(format!("there is no ConfigMap {}", key.name)),
+                    Ok(Err(error)) => missing(format!("ConfigMap {} cannot be read: {error}", key.name)),
+                    Err(_) => missing(format!("ConfigMap {} cannot be read: no answer in 5 s", key.name)),
+                }
+            }
+        }
+    }
+}
+
+fn note<K: Resource<DynamicType = ()>>(children: &mut HashMap<ChildKey, SeenChild>, kind: ChildKind, object: &K) {
+    children.insert(ChildKey { kind, name: object.name_any() }, act::seen_child(object));
+}
+
+fn read_boot(config_map: &ConfigMap) -> BootConfigMap {
+    let text = config_map.data.as_ref().and_then(|data| data.get("boot.json"));
+    BootConfigMap {
+        resource_version: config_map.resource_version().unwrap_or_default(),
+        file: text.and_then(|text| serde_json::from_str(text).ok()),
+    }
+}
+
+fn read_deployment(deployment: &Deployment) -> DeploymentFacts {
+    let status = deployment.status.clone().unwrap_or_default();
+    let failing = status.conditions.iter().flatten().find(|c| c.type_ == "Progressing" && c.status == "False");
+    DeploymentFacts {
+        wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+        observed: status.observed_generation >= deployment.metadata.generation,
+        replicas: status.replicas.unwrap_or(0),
+        updated: status.updated_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        failing: failing.map(|c| c.message.clone().unwrap_or_default()),
+        strategy: deployment.annotations().get(STRATEGY_ANNOTATION).cloned().unwrap_or_default(),
+    }
+}

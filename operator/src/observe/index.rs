@@ -1,0 +1,108 @@
+//! What a watch has shown, by AgentRuntime: the pods and children of one object are found without a scan.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
+
+use crate::plan::RUNTIME_LABEL;
+
+/// The namespace and name of an AgentRuntime.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+type Map<K> = HashMap<Owner, HashMap<String, Arc<K>>>;
+
+/// Objects of one kind, by owner and name.
+#[derive(Debug)]
+pub struct Index<K> {
+    state: Mutex<State<K>>,
+    synced: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    live: Map<K>,
+    // A list under way; it replaces `live` as a whole, so that what vanished meanwhile vanishes here.
+    incoming: Map<K>,
+}
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        let state = State { live: HashMap::new(), incoming: HashMap::new() };
+        Self { state: Mutex::new(state), synced: watch::Sender::new(false) }
+    }
+}
+
+impl<K: Resource<DynamicType = ()>> Index<K> {
+    /// Takes in one event and says whose objects changed.
+    pub fn take_in(&self, event: Event<K>) -> Vec<Owner> {
+        let mut state = self.lock();
+        match event {
+            Event::Init => {
+                state.incoming.clear();
+                Vec::new()
+            }
+            Event::InitApply(object) => {
+                put(&mut state.incoming, object);
+                Vec::new()
+            }
+            Event::InitDone => {
+                let incoming = std::mem::take(&mut state.incoming);
+                let before = std::mem::replace(&mut state.live, incoming);
+                let touched: HashSet<Owner> = before.into_keys().chain(state.live.keys().cloned()).collect();
+                self.synced.send_replace(true);
+                touched.into_iter().collect()
+            }
+            Event::Apply(object) => put(&mut state.live, object).into_iter().collect(),
+            Event::Delete(object) => {
+                let owner = owner_of(&object);
+                if let Some(owner) = &owner {
+                    let empty = state.live.get_mut(owner).is_some_and(|objects| {
+                        objects.remove(&object.name_any());
+                        objects.is_empty()
+                    });
+                    if empty {
+                        state.live.remove(owner);
+                    }
+                }
+                owner.into_iter().collect()
+            }
+        }
+    }
+
+    /// All objects of an owner.
+    #[must_use]
+    pub fn of(&self, owner: &Owner) -> Vec<Arc<K>> {
+        self.lock().live.get(owner).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = synced.wait_for(|done| *done).await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn put<K: Resource<DynamicType = ()>>(map: &mut Map<K>, object: K) -> Option<Owner> {
+    let owner = owner_of(&object)?;
+    map.entry(owner.clone()).or_default().insert(object.name_any(), Arc::new(object));
+    Some(owner)
+}
+
+fn owner_of<K: Resource<DynamicType = ()>>(object: &K) -> Option<Owner> {
+    let name = object.labels().get(RUNTIME_LABEL)?.clone();
+    Some(Owner { namespace: object.namespace()?, name })
+}
