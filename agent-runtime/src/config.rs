@@ -30,7 +30,7 @@ pub enum Command {
         #[arg(long, env = "HIVE_LIFECYCLE_PORT", default_value_t = 8080)]
         port: u16,
     },
-    /// Serve pages for the examples to watch: / answers at once, /slow after five seconds.
+    /// Serve pages for the examples to watch: / answers at once, /slow?seconds=N after N seconds.
     #[command(hide = true)]
     SampleSite {
         /// The port.
@@ -61,6 +61,10 @@ pub struct Serve {
     #[arg(long, env = "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(10..=3600))]
     pub shutdown_seconds: u64,
+
+    /// Seconds after SIGTERM for which triggers are still accepted: clients may not have heard of it yet.
+    #[arg(long, env = "HIVE_LAME_DUCK_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=600))]
+    pub lame_duck_seconds: u64,
 
     /// Folder of the execution store.
     #[arg(long, env = "HIVE_DATA_DIR", default_value = ".hive")]
@@ -125,6 +129,12 @@ impl Serve {
     #[must_use]
     pub fn shutdown(&self) -> Duration {
         Duration::from_secs(self.shutdown_seconds)
+    }
+
+    /// How long triggers are accepted after SIGTERM.
+    #[must_use]
+    pub fn lame_duck(&self) -> Duration {
+        Duration::from_secs(self.lame_duck_seconds)
     }
 
     /// How long a managed pod waits for the operator.

@@ -8,7 +8,6 @@ pub mod control;
 pub mod definition;
 pub mod engine;
 pub mod gate;
-pub mod healthcheck;
 pub mod sample_site;
 pub mod serve;
 pub mod server;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent_runtime::config::{Cli, Command, Serve};
-use agent_runtime::{definition, healthcheck, sample_site, serve};
+use agent_runtime::{definition, sample_site, serve};
 use clap::Parser as _;
 
 #[tokio::main]
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(config) => run(*config).await,
         Command::Validate { file } => validate(&file),
-        Command::Healthcheck { port } => told("not alive", healthcheck::check(port)),
+        Command::Healthcheck { port } => told("not alive", lifecycle::probe::check(port, "/health/live")),
         Command::SampleSite { port } => told("cannot serve", sample_site::serve(port).await),
     }
 }

@@ -4,11 +4,17 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Query;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-/// How long /slow takes.
-const SLOW: Duration = Duration::from_secs(5);
+/// Seconds that /slow takes, unless its query says otherwise.
+const SLOW_SECONDS: u64 = 5;
+
+#[derive(serde::Deserialize)]
+struct Slow {
+    seconds: Option<u64>,
+}
 
 /// Serves until SIGTERM or SIGINT.
 ///
@@ -19,8 +25,8 @@ pub async fn serve(port: u16) -> std::io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let router = Router::new().route("/", get(|| async { "up\n" })).route(
         "/slow",
-        get(|| async {
-            tokio::time::sleep(SLOW).await;
+        get(|Query(slow): Query<Slow>| async move {
+            tokio::time::sleep(Duration::from_secs(slow.seconds.unwrap_or(SLOW_SECONDS).min(60))).await;
             "slow\n"
         }),
     );

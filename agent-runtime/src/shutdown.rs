@@ -9,8 +9,6 @@ use tokio_util::sync::CancellationToken;
 use crate::control::{Broken, Controller};
 use crate::server::Leaving;
 
-/// Clients may still be on their way to a pod that has just left its Service.
-const LAME_DUCK: Duration = Duration::from_secs(5);
 /// Steps still under way this long before the end are interrupted.
 const INTERRUPT_BEFORE_END: Duration = Duration::from_secs(4);
 /// Everything is flushed this long before the end.
@@ -27,11 +25,11 @@ pub struct Schedule {
     pub flush: Duration,
 }
 
-/// The schedule for a whole length of `timeout`.
+/// The schedule for a whole length of `timeout`, at most half of which goes by accepting triggers.
 #[must_use]
-pub fn schedule(timeout: Duration) -> Schedule {
+pub fn schedule(timeout: Duration, lame_duck: Duration) -> Schedule {
     Schedule {
-        refuse: LAME_DUCK.min(timeout / 2),
+        refuse: lame_duck.min(timeout / 2),
         interrupt: timeout.saturating_sub(INTERRUPT_BEFORE_END),
         flush: timeout.saturating_sub(FLUSH_BEFORE_END),
     }
@@ -47,7 +45,7 @@ pub async fn run(
     lingers: bool,
 ) -> Result<(), Broken> {
     let begun = Instant::now();
-    let times = schedule(controller.config().shutdown());
+    let times = schedule(controller.config().shutdown(), controller.config().lame_duck());
     let was_ready = controller.terminate().await?;
     if let Some((leaving, _)) = &server {
         leaving.begin();
@@ -83,9 +81,9 @@ mod tests {
     fn the_schedule_keeps_its_order_for_every_length() {
         for seconds in 10..=3600 {
             let timeout = Duration::from_secs(seconds);
-            let times = schedule(timeout);
+            let times = schedule(timeout, Duration::from_secs(60));
             assert!(times.refuse < times.interrupt && times.interrupt < times.flush && times.flush < timeout);
         }
-        assert_eq!(schedule(Duration::from_secs(30)).refuse, Duration::from_secs(5));
+        assert_eq!(schedule(Duration::from_secs(30), Duration::from_secs(5)).refuse, Duration::from_secs(5));
     }
 }

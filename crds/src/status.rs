@@ -31,7 +31,7 @@ pub struct AgentRuntimeStatus {
     pub state: Option<RuntimeState>,
     /// Pods that exist and have not ended.
     pub replicas: i32,
-    /// Pods that pass their readiness probe.
+    /// Pods that accept work: they pass their readiness probe and do not say that they are paused.
     pub ready_replicas: i32,
     /// Pods that hold the epoch durably.
     pub acknowledged_replicas: i32,

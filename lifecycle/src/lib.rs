@@ -8,6 +8,7 @@ pub mod client;
 pub mod fence;
 pub mod hold;
 pub mod machine;
+pub mod probe;
 pub mod state;
 pub mod wire;
 

@@ -6,6 +6,25 @@ use std::time::Duration;
 /// Reconciles AgentRuntime objects: pushes spec.desiredState to each pod and reports what the pods acknowledged.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "agentruntime-operator", version)]
+pub struct Cli {
+    /// The settings.
+    #[command(flatten)]
+    pub config: Config,
+
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of running.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Ask the operator of this container whether it is alive; for the image's HEALTHCHECK.
+    Healthcheck,
+}
+
+/// The settings.
+#[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     /// Image of the agent runtime, for objects whose template names none.
     #[arg(long, env = "AGENT_RUNTIME_IMAGE", default_value = "agent-runtime:0.1.0")]

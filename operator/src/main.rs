@@ -3,13 +3,22 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use operator::config::Config;
+use operator::config::{Cli, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let config = Config::parse();
+    let Cli { config, command } = Cli::parse();
+    if let Some(Command::Healthcheck) = command {
+        return match lifecycle::probe::check(config.listen.port(), "/healthz") {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("not alive: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     tracing_subscriber::fmt()
         .json()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))

@@ -167,7 +167,7 @@ impl Actor {
                 memory.applied(child.key.clone(), child.hash.clone(), replaced, version_of(&written));
                 Ok(())
             }
-            Err(Error::Api { what, source: kube::Error::Api(status) }) if matches!(status.code, 400 | 422) => {
+            Err(Error::Api { what, source: kube::Error::Api(status) }) if is_refusal(status.code, &status.message) => {
                 // The user's template is at fault, and only the user can mend it: say so and do not retry.
                 let generation = seen.runtime.metadata.generation.unwrap_or(0);
                 tracing::warn!(%what, message = %status.message, "the API server refuses a child");
@@ -200,6 +200,12 @@ impl Actor {
             tracing::warn!(%error, "an Event was lost");
         }
     }
+}
+
+/// Whether the API server will never take this manifest. A field that the schema does not know comes as
+/// a 500 from server-side apply, with nothing but its text to tell it from a passing failure.
+fn is_refusal(code: u16, message: &str) -> bool {
+    matches!(code, 400 | 422) || (code == 500 && message.starts_with("failed to create typed patch object"))
 }
 
 /// What a watch shows of a child, for `Memory`.

@@ -57,7 +57,7 @@ fn ready(reading: &Reading<'_>, policy: &Policy) -> Part {
 }
 
 fn serving(reading: &Reading<'_>) -> Part {
-    let ready = reading.standings.iter().filter(|s| s.pod.ready).count();
+    let ready = reading.standings.iter().filter(|s| s.serves()).count();
     if ready > 0 {
         return ("Serving", "True", "PodsReady".to_owned(), format!("{ready} pods accept work"));
     }

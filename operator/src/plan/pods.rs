@@ -38,6 +38,12 @@ pub(super) struct Standing<'a> {
 }
 
 impl Standing<'_> {
+    /// Whether the pod accepts work: it passes its probe, and has not said since that it runs nothing.
+    /// A probe notices a pause a second later, which would be one more change of the status.
+    pub(super) fn serves(&self) -> bool {
+        self.pod.ready && self.heard.is_none_or(|status| status.state == State::Running)
+    }
+
     /// Whether a stop may take this pod away.
     pub(super) fn may_be_taken_away(&self, drain_seconds: i64) -> bool {
         let patience = Duration::from_secs(u64::try_from(drain_seconds).unwrap_or(0));

@@ -188,7 +188,7 @@ pub(super) fn write(
         reason: set.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.clone()).unwrap_or_default(),
         state: Some(reading.state),
         replicas: to_i32(reading.standings.len()),
-        ready_replicas: count(|s| s.pod.ready),
+        ready_replicas: count(|s| s.serves()),
         acknowledged_replicas: count(|s| s.acknowledged),
         updated_replicas: seen.deployment.as_ref().map_or(0, |d| d.updated),
         selector: selector(name_of(runtime)),

@@ -1,0 +1,38 @@
+# Two images from one file: agent-runtime and operator, static binaries FROM scratch.
+#   docker build --target agent-runtime -t agent-runtime:0.1.0 .
+#   docker build --target operator -t agentruntime-operator:0.1.0 .
+# Where no base image can be pulled, a folder of binaries built on the host stands in for the stage `build`:
+#   buildah bud --build-context build=./dist --target operator .
+
+FROM docker.io/library/rust:1.95-slim-bookworm AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    target="$(uname -m)-unknown-linux-gnu" && \
+    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target "$target" \
+        --package agent-runtime --package operator && \
+    cp "target/$target/release/agent-runtime" "target/$target/release/agentruntime-operator" /
+
+FROM scratch AS agent-runtime
+LABEL org.opencontainers.image.title="agent-runtime" \
+      org.opencontainers.image.description="Executes agents durably and speaks the lifecycle contract" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+COPY --from=build /agent-runtime /agent-runtime
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 CMD ["/agent-runtime", "healthcheck"]
+ENTRYPOINT ["/agent-runtime"]
+
+FROM scratch AS operator
+LABEL org.opencontainers.image.title="agentruntime-operator" \
+      org.opencontainers.image.description="Reconciles AgentRuntime objects" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+COPY --from=build /agentruntime-operator /agentruntime-operator
+USER 65532:65532
+EXPOSE 9090
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 CMD ["/agentruntime-operator", "healthcheck"]
+ENTRYPOINT ["/agentruntime-operator"]

@@ -1,0 +1,3 @@
+module agents.hive.dev/tests/cluster/pause
+
+go 1.26

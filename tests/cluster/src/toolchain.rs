@@ -1,0 +1,230 @@
+//! Owns the programs built from pinned Go modules, and their cache outside the checkout.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::place::{self, private_folder};
+use crate::progress::{Progress, step};
+use crate::{Error, tool};
+
+/// The oldest Go that builds every module.
+const GO: (u32, u32) = (1, 26);
+
+/// What the programs of Kubernetes call themselves; without it they say v0.0.0.
+const KUBERNETES_VERSION: &str = "-s -w \
+    -X k8s.io/component-base/version.gitVersion=v1.35.4 \
+    -X k8s.io/component-base/version.gitMajor=1 \
+    -X k8s.io/component-base/version.gitMinor=35";
+
+/// A program built from Go source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Program {
+    KubeApiserver,
+    KubeControllerManager,
+    KubeScheduler,
+    Kubelet,
+    KubeProxy,
+    Kubectl,
+    Etcd,
+    CoreDns,
+    Helm,
+    Pause,
+    Kind,
+}
+
+impl Program {
+    /// What a cluster on this machine needs; the longest build comes first and warms the compiler's cache.
+    pub(crate) const HOST: [Self; 10] = [
+        Self::KubeApiserver,
+        Self::KubeControllerManager,
+        Self::KubeScheduler,
+        Self::Kubelet,
+        Self::KubeProxy,
+        Self::Kubectl,
+        Self::Etcd,
+        Self::CoreDns,
+        Self::Helm,
+        Self::Pause,
+    ];
+
+    /// What the use of somebody else's cluster needs.
+    pub(crate) const CLIENTS: [Self; 2] = [Self::Kubectl, Self::Helm];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::KubeApiserver => "kube-apiserver",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::KubeScheduler => "kube-scheduler",
+            Self::Kubelet => "kubelet",
+            Self::KubeProxy => "kube-proxy",
+            Self::Kubectl => "kubectl",
+            Self::Etcd => "etcd",
+            Self::CoreDns => "coredns",
+            Self::Helm => "helm",
+            Self::Pause => "pause",
+            Self::Kind => "kind",
+        }
+    }
+
+    fn module(self) -> &'static str {
+        match self {
+            Self::KubeApiserver
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Kubelet
+            | Self::KubeProxy
+            | Self::Kubectl => "kubernetes",
+            Self::Etcd | Self::CoreDns | Self::Helm | Self::Pause | Self::Kind => self.name(),
+        }
+    }
+
+    fn package(self) -> String {
+        match self {
+            Self::KubeApiserver
+            | Self::KubeControllerManager
+            | Self::KubeScheduler
+            | Self::Kubelet
+            | Self::KubeProxy
+            | Self::Kubectl => format!("k8s.io/kubernetes/cmd/{}", self.name()),
+            Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
+            Self::CoreDns => "github.com/coredns/coredns".to_owned(),
+            Self::Helm => "helm.sh/helm/v4/cmd/helm".to_owned(),
+            Self::Pause => ".".to_owned(),
+            Self::Kind => "sigs.k8s.io/kind".to_owned(),
+        }
+    }
+
+    fn source(self) -> PathBuf {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/modules")).join(self.module())
+    }
+}
+
+/// The cache of built programs.
+#[derive(Debug, Clone)]
+pub(crate) struct Toolchain {
+    cache: PathBuf,
+}
+
+impl Toolchain {
+    /// The cache of this user.
+    pub(crate) fn find() -> Result<Self, Error> {
+        Ok(Self { cache: place::cache()?.join("go") })
+    }
+
+    /// Where a program is, or will be once it is built.
+    pub(crate) fn path(&self, program: Program) -> Result<PathBuf, Error> {
+        let pins = pins(&program.source())?;
+        Ok(self.cache.join(format!("{}-{}", program.module(), key(&pins))).join(program.name()))
+    }
+
+    /// Builds those programs that are not in the cache.
+    pub(crate) fn ensure(&self, programs: &[Program], progress: &dyn Progress) -> Result<(), Error> {
+        if self.missing(programs)?.is_empty() {
+            return Ok(());
+        }
+        private_folder(&self.cache)?;
+        let path = self.cache.join("lock");
+        let lock = File::create(&path).map_err(Error::io("create", &path))?;
+        lock.lock().map_err(Error::io("lock", &path))?;
+        // Asked again under the lock: another run may have built them meanwhile.
+        let missing = self.missing(programs)?;
+        if let Some(first) = missing.first() {
+            check_go(*first)?;
+        }
+        for (number, program) in missing.iter().enumerate() {
+            let name = format!("build {} ({} of {})", program.name(), number + 1, missing.len());
+            step(progress, &name, || self.build(*program, &name, progress))?;
+        }
+        Ok(())
+    }
+
+    fn missing(&self, programs: &[Program]) -> Result<Vec<Program>, Error> {
+        let mut missing = Vec::new();
+        for program in programs {
+            if !self.path(*program)?.is_file() {
+                missing.push(*program);
+            }
+        }
+        Ok(missing)
+    }
+
+    fn build(&self, program: Program, step: &str, progress: &dyn Progress) -> Result<(), Error> {
+        let target = self.path(program)?;
+        let folder = target.parent().unwrap_or(&self.cache);
+        private_folder(folder)?;
+        let log = folder.join(format!("{}.log", program.name()));
+        // Built under another name, so that an interrupted build is never taken for a whole one.
+        let draft = folder.join(format!("{}.new", program.name()));
+        let flags = if program.module() == "kubernetes" { KUBERNETES_VERSION } else { "-s -w" };
+        let mut command = Command::new("go");
+        command.current_dir(program.source()).env("CGO_ENABLED", "0");
+        command.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]).arg(&draft).arg(program.package());
+        if !tool::run_logged(&mut command, &log, step, progress)?.success() {
+            return Err(Error::Build { program: program.name().to_owned(), tail: tool::quote(&log), log });
+        }
+        fs::rename(&draft, &target).map_err(Error::io("rename", &draft))?;
+        place::remove(&log)
+    }
+}
+
+/// What pins a module: its go.sum, or the source itself when it depends on nothing.
+fn pins(module: &Path) -> Result<Vec<u8>, Error> {
+    let sums = module.join("go.sum");
+    let file = if sums.is_file() { sums } else { module.join("main.go") };
+    fs::read(&file).map_err(Error::io("read", file))
+}
+
+/// Names the cache folder: the first 16 hexadecimal digits of the sum.
+fn key(pins: &[u8]) -> String {
+    Sha256::digest(pins).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_go(first: Program) -> Result<(), Error> {
+    let wanted = format!("{}.{}", GO.0, GO.1);
+    let found = match tool::run(Command::new("go").args(["env", "GOVERSION"]), "asking Go for its version") {
+        Ok(found) => found.trim().to_owned(),
+        Err(Error::Spawn { .. }) => return Err(Error::NoGo { program: first.name().to_owned(), wanted }),
+        Err(error) => return Err(error),
+    };
+    match version(&found) {
+        Some(version) if version >= GO => Ok(()),
+        _ => Err(Error::OldGo { found, wanted }),
+    }
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.strip_prefix("go")?.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_the_head_of_the_sum() {
+        assert_eq!(key(b""), "e3b0c44298fc1c14");
+        assert_ne!(key(b"a"), key(b"b"));
+    }
+
+    #[test]
+    fn every_program_has_its_pins() {
+        let toolchain = Toolchain { cache: PathBuf::from("/cache") };
+        for program in Program::HOST.into_iter().chain([Program::Kind]) {
+            let path = toolchain.path(program).unwrap();
+            assert!(path.ends_with(program.name()), "{path:?}");
+            assert!(path.parent().unwrap().to_string_lossy().starts_with(&format!("/cache/{}-", program.module())));
+        }
+    }
+
+    #[test]
+    fn versions_of_go() {
+        assert_eq!(version("go1.26.8"), Some((1, 26)));
+        assert_eq!(version("go1.27rc1"), Some((1, 27)));
+        assert_eq!(version("devel"), None);
+        assert!(version("go1.19.8").unwrap() < GO);
+    }
+}

@@ -1,0 +1,110 @@
+//! Bad input is refused with the field's name, or reported with a reason.
+
+use serde_json::{Value, json};
+
+use crate::space::{Space, condition, http, runtime};
+
+#[test]
+fn an_invalid_spec_is_refused_with_the_fields_name() {
+    let space = Space::new("refused");
+    for (spec, field) in [
+        (json!({ "desiredState": "resting" }), "spec.desiredState"),
+        (json!({ "replicas": -1 }), "spec.replicas"),
+        (json!({ "lifecycle": { "port": 80 } }), "spec.lifecycle.port"),
+        (json!({ "lifecycle": { "shutdownSeconds": 1 } }), "spec.lifecycle.shutdownSeconds"),
+        (json!({ "lifecycle": { "pauseMode": "abruptly" } }), "spec.lifecycle.pauseMode"),
+        (json!({ "agent": { "configMapRef": { "name": "a", "key": "b" } } }), "spec.agent"),
+        (json!({ "sparkle": 1 }), "spec.sparkle"),
+    ] {
+        let refused = space.apply(&runtime("bad", 1, &spec)).expect_err(field);
+        assert!(refused.contains(field), "{field}: {refused}");
+    }
+    let mut bare = runtime("bad", 1, &json!({}));
+    bare["spec"] = json!({});
+    assert!(space.apply(&bare).unwrap_err().contains("spec: give agent"));
+    let long = runtime(&"n".repeat(53), 1, &json!({}));
+    assert!(space.apply(&long).unwrap_err().contains("at most 52 characters"));
+}
+
+#[test]
+fn an_agent_that_does_not_parse_is_stalled_with_file_line_and_reason() {
+    let space = Space::new("stalled");
+    let text = "graph:\n  nodes:\n    - {id: a, node_type: dream}\n";
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "agent" }, "data": { "agent.yaml": text } });
+    space.apply(&map).unwrap();
+    let mut object = runtime("demo", 1, &json!({}));
+    object["spec"]["agent"] = json!({ "configMapRef": { "name": "agent", "key": "agent.yaml" } });
+    space.apply(&object).unwrap();
+    let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
+    let message = message(&stalled);
+    assert_eq!(condition(&stalled["status"], "Stalled").1, "InvalidAgent");
+    assert!(message.contains("agent.yaml:3") && message.contains("dream"), "{message}");
+    // The fix gets through.
+    let object = runtime("demo", 1, &json!({}));
+    let fixed = json!({ "agent": { "configMapRef": null, "inline": object["spec"]["agent"]["inline"] } });
+    space.patch("demo", &fixed);
+    assert_eq!(space.ready("demo")["status"]["state"], "running");
+}
+
+fn message(object: &Value) -> String {
+    let all = object["status"]["conditions"].as_array().unwrap();
+    let stalled = all.iter().find(|condition| condition["type"] == "Stalled").unwrap();
+    stalled["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_template_that_the_api_server_refuses_is_stalled() {
+    let space = Space::new("template");
+    let spec = json!({ "template": { "spec": { "containers": [{ "name": "agent", "sparkle": 1 }] } } });
+    space.apply(&runtime("demo", 1, &spec)).unwrap();
+    let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
+    assert_eq!(condition(&stalled["status"], "Stalled").1, "InvalidTemplate");
+    assert!(message(&stalled).contains("sparkle"), "{}", message(&stalled));
+    space.patch("demo", &json!({ "template": null }));
+    assert_eq!(space.ready("demo")["status"]["state"], "running");
+}
+
+#[test]
+fn a_missing_agent_is_named() {
+    let space = Space::new("missing");
+    let mut object = runtime("demo", 1, &json!({}));
+    object["spec"]["agent"] = json!({ "configMapRef": { "name": "nowhere", "key": "agent.yaml" } });
+    space.apply(&object).unwrap();
+    let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
+    assert_eq!(condition(&stalled["status"], "Stalled").1, "AgentNotFound");
+    assert!(message(&stalled).contains("nowhere"));
+}
+
+#[test]
+fn a_pod_refuses_what_it_must() {
+    let space = Space::new("refuses");
+    let started = space.start(&runtime("demo", 1, &json!({})));
+    space.patch("demo", &json!({ "desiredState": "paused" }));
+    space.ready("demo");
+    let pod = space.pod("demo");
+    let (uid, owner) = (&pod["metadata"]["uid"], &started["metadata"]["uid"]);
+    let old = json!({ "epoch": 1, "pod_uid": uid, "runtime_uid": owner }).to_string();
+    let large = "x".repeat(10 * 1024 * 1024);
+    for (path, body, code, kind) in [
+        ("/api/v1/lifecycle/start", old.as_str(), 409, "stale_epoch"),
+        ("/api/v1/lifecycle/resume", "", 409, "held"),
+        ("/api/v1/lifecycle/explode", "", 404, "unknown_verb"),
+        ("/api/v1/lifecycle/start", r#"{"epoch":9,"pod_uid":"another"}"#, 421, "misdirected"),
+        ("/api/v1/entry-points/quick/trigger", large.as_str(), 413, "body_too_large"),
+        ("/api/v1/entry-points/quick/trigger", "{}", 503, "paused"),
+    ] {
+        let (got, problem) = http(&pod, "POST", path, body);
+        assert_eq!((got, problem["type"].as_str()), (code, Some(kind)), "{path}: {problem}");
+    }
+    // Half a request: read to its end only because the pod cuts it.
+    let mut stream =
+        std::net::TcpStream::connect(format!("{}:8080", pod["status"]["podIP"].as_str().unwrap())).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    std::io::Write::write_all(
+        &mut stream,
+        b"POST /api/v1/lifecycle/resume HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    )
+    .unwrap();
+    std::io::Read::read_to_end(&mut stream, &mut Vec::new()).expect("it is cut");
+    assert_eq!(space.get("agentruntime", "demo")["status"]["state"], "paused");
+}

@@ -1,0 +1,18 @@
+//! End to end on a real cluster: each test asserts on what kubectl shows.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod boot;
+mod input;
+mod lifecycle;
+mod removal;
+mod rollout;
+mod space;
+mod speed;
+mod unknown;

@@ -1,0 +1,185 @@
+//! Speed and the number of writes, as the API server counts them. Times are printed and not asserted.
+
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::space::{Space, cluster, condition, eventually, http, kubectl, runtime};
+
+/// The audit log from here on.
+struct Audit {
+    from: u64,
+}
+
+impl Audit {
+    fn begin() -> Self {
+        Self { from: std::fs::metadata(cluster().audit_log().unwrap()).unwrap().len() }
+    }
+
+    /// Writes of the operator in a namespace since, as verb and resource.
+    fn writes(&self, space: &Space) -> Vec<String> {
+        let mut file = std::fs::File::open(cluster().audit_log().unwrap()).unwrap();
+        file.seek(SeekFrom::Start(self.from)).unwrap();
+        let lines = BufReader::new(file).lines().map_while(Result::ok);
+        let events = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        let ours = events.filter(|event| {
+            let user = event["user"]["username"].as_str().unwrap_or_default();
+            user.contains("agentruntime-operator") && event["stage"] == "ResponseComplete"
+        });
+        let writes = ours.filter(|event| {
+            !matches!(event["verb"].as_str(), Some("get" | "list" | "watch"))
+                && event["objectRef"]["namespace"] == space.name.as_str()
+        });
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        writes
+            .map(|event| {
+                let object = &event["objectRef"];
+                format!(
+                    "{} {} {} {}",
+                    word(&event["verb"]),
+                    word(&object["resource"]),
+                    word(&object["subresource"]),
+                    word(&object["name"])
+                )
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_transition_is_two_writes_and_an_idle_minute_none() {
+    let space = Space::alone("writes");
+    space.start(&runtime("demo", 1, &json!({})));
+    std::thread::sleep(Duration::from_secs(3));
+    for (state, word) in [("paused", "Paused"), ("running", "Running")] {
+        let audit = Audit::begin();
+        space.patch("demo", &json!({ "desiredState": state }));
+        space.wait("demo", word, |status| condition(status, "Ready") == ("True".to_owned(), word.to_owned()));
+        // Not a synchronisation: late writes would come in this time.
+        std::thread::sleep(Duration::from_secs(4));
+        let (events, writes): (Vec<_>, Vec<_>) =
+            audit.writes(&space).into_iter().partition(|write| write.contains(" events "));
+        println!("to {state}: {} writes {writes:?}, {} Events", writes.len(), events.len());
+        assert!(
+            writes.len() <= 3,
+            "boot ConfigMap and status, and one status more if it takes over a second: {writes:?}"
+        );
+    }
+    let audit = Audit::begin();
+    std::thread::sleep(Duration::from_secs(60));
+    assert_eq!(audit.writes(&space), Vec::<String>::new(), "an idle minute has no write but the Lease's");
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// One command after the other over one kubectl process each would measure kubectl: these go over a proxy's one connection.
+#[test]
+fn patch_to_acknowledged_against_its_parts() {
+    let space = Space::alone("speed");
+    space.start(&runtime("demo", 1, &json!({})));
+    space.kubectl(&["create", "configmap", "bare"]);
+    let pod = space.pod("demo");
+    let proxy = Proxy::start();
+    let object = format!("/apis/agents.hive.dev/v1alpha1/namespaces/{}/agentruntimes/demo", space.name);
+    let bare = format!("/api/v1/namespaces/{}/configmaps/bare", space.name);
+    let (mut whole, mut map, mut push, mut status) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..20 {
+        let state = if round % 2 == 0 { "paused" } else { "running" };
+        let begun = Instant::now();
+        let patched = proxy.patch(&object, &json!({ "spec": { "desiredState": state } }));
+        let generation = patched["metadata"]["generation"].clone();
+        eventually_quick(|| {
+            let now = proxy.get(&object);
+            now["status"]["observedGeneration"] == generation && condition(&now["status"], "Ready").0 == "True"
+        });
+        whole.push(begun.elapsed());
+        let begun = Instant::now();
+        proxy.patch(&bare, &json!({ "data": { "round": round.to_string() } }));
+        map.push(begun.elapsed());
+        let begun = Instant::now();
+        http(&pod, "GET", "/api/v1/status", "");
+        push.push(begun.elapsed());
+        let begun = Instant::now();
+        proxy.patch(&format!("{object}/status"), &json!({ "metadata": { "annotations": null } }));
+        status.push(begun.elapsed());
+    }
+    let (whole, parts) = (median(whole), median(map) + median(push) + median(status));
+    println!(
+        "patch to acknowledged: p50 {:.1} ms; a bare ConfigMap write, push and status write: {:.1} ms; ratio {:.2}",
+        whole.as_secs_f64() * 1e3,
+        parts.as_secs_f64() * 1e3,
+        whole.as_secs_f64() / parts.as_secs_f64()
+    );
+}
+
+fn eventually_quick(mut look: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !look() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it was not acknowledged");
+    }
+}
+
+/// `kubectl proxy`, for requests without the start of a process.
+struct Proxy {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Proxy {
+    fn start() -> Self {
+        let mut child =
+            cluster().kubectl().args(["proxy", "--port=0"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
+        Self { child, address }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        self.call("GET", path, "")
+    }
+
+    fn patch(&self, path: &str, body: &Value) -> Value {
+        self.call("PATCH", path, &body.to_string())
+    }
+
+    fn call(&self, method: &str, path: &str, body: &str) -> Value {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/merge-patch+json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[test]
+fn the_runtime_is_ready_in_milliseconds() {
+    let space = Space::new("exec");
+    space.start(&runtime("demo", 1, &json!({})));
+    let log = space.kubectl(&["logs", space.pod("demo")["metadata"]["name"].as_str().unwrap()]);
+    let at = |message: &str| {
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut found = lines.filter(|line| line["fields"]["message"] == message);
+        found.next().map(|line| line["timestamp"].as_str().unwrap().to_owned())
+    };
+    println!("the runtime: starting at {:?}, loaded at {:?}", at("starting"), at("the agent is loaded"));
+    eventually("metrics are served", || http(&space.pod("demo"), "GET", "/metrics", "").0 == 200, String::new);
+    kubectl(&["get", "agentruntimes", "--all-namespaces", "-o", "wide"]);
+}

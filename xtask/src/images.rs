@@ -1,0 +1,111 @@
+//! Owns the images: static binaries built on this machine, packed by the Dockerfile, loaded into the cluster.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use cluster::Cluster;
+use sha2::{Digest as _, Sha256};
+
+use crate::workspace;
+
+/// The largest image that is let through, in bytes.
+const MAX_BYTES: u64 = 30 * 1000 * 1000;
+
+/// An image of the Dockerfile, or of the tests.
+#[derive(Clone, Copy, Debug)]
+struct Recipe {
+    /// The image's name, and its stage in the file.
+    name: &'static str,
+    stage: &'static str,
+    file: &'static str,
+    package: &'static str,
+    binary: &'static str,
+}
+
+const RECIPES: [Recipe; 3] = [
+    Recipe {
+        name: "agent-runtime",
+        stage: "agent-runtime",
+        file: "Dockerfile",
+        package: "agent-runtime",
+        binary: "agent-runtime",
+    },
+    Recipe {
+        name: "agentruntime-operator",
+        stage: "operator",
+        file: "Dockerfile",
+        package: "operator",
+        binary: "agentruntime-operator",
+    },
+    Recipe { name: "e2e-load", stage: "load", file: "tests/Dockerfile", package: "e2e", binary: "e2e-load" },
+];
+
+/// The tag under which the images were loaded: it changes with their content, so no pod runs an old one.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    pub(crate) tag: String,
+}
+
+/// Builds the images and loads them into the cluster.
+pub(crate) fn load(cluster: &Cluster) -> anyhow::Result<Images> {
+    let binaries = build()?;
+    let dist = workspace::root().join("dist");
+    fs::create_dir_all(&dist)?;
+    let mut hash = Sha256::new();
+    for (recipe, binary) in RECIPES.iter().zip(&binaries) {
+        let bytes = fs::read(binary).with_context(|| binary.display().to_string())?;
+        if u64::try_from(bytes.len())? > MAX_BYTES {
+            bail!("{} has {} bytes, more than {MAX_BYTES}", recipe.name, bytes.len());
+        }
+        hash.update(&bytes);
+        hash.update(fs::read(workspace::root().join(recipe.file))?);
+        fs::copy(binary, dist.join(recipe.binary))?;
+    }
+    let hash: String = hash.finalize().iter().take(5).map(|byte| format!("{byte:02x}")).collect();
+    let images = Images { tag: format!("{}-{hash}", env!("CARGO_PKG_VERSION")) };
+    for recipe in RECIPES {
+        let name = format!("{}:{}", recipe.name, images.tag);
+        let built = pack(&recipe, &name, &dist)?;
+        let loaded = cluster.load_image(&built, Some(&name))?;
+        eprintln!("loaded {}", loaded.join(", "));
+    }
+    Ok(images)
+}
+
+fn build() -> anyhow::Result<Vec<PathBuf>> {
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    eprintln!("building the release binaries; the first time takes some minutes");
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--target", &target]);
+    for recipe in RECIPES {
+        cargo.args(["--package", recipe.package]);
+    }
+    // With a target, the flag is for the product alone: build scripts and macros cannot be static.
+    workspace::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
+    let folder = target_folder().join(target).join("release");
+    Ok(RECIPES.iter().map(|recipe| folder.join(recipe.binary)).collect())
+}
+
+fn target_folder() -> PathBuf {
+    let set = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    workspace::root().join(set.unwrap_or_else(|| "target".into()))
+}
+
+/// Packs one image from binaries in `dist`, which stand in for the stage that builds them.
+fn pack(recipe: &Recipe, name: &str, dist: &Path) -> anyhow::Result<String> {
+    let context = format!("build={}", dist.display());
+    let mut tool = if Command::new("buildah").arg("--version").output().is_ok() {
+        let mut buildah = workspace::command("buildah");
+        buildah.args(["--storage-driver", "vfs", "bud", "--quiet", "--isolation", "chroot", "--format", "docker"]);
+        buildah
+    } else {
+        let mut docker = workspace::command("docker");
+        docker.args(["build", "--quiet"]);
+        docker
+    };
+    tool.args(["--build-context", &context, "--target", recipe.stage, "--tag", name, "--file", recipe.file, "."]);
+    workspace::read(&mut tool)?;
+    Ok(name.to_owned())
+}

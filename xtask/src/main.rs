@@ -1,0 +1,59 @@
+//! The project's own tasks, run as `cargo xtask`.
+
+mod cluster;
+mod crd;
+mod demo;
+mod images;
+mod progress;
+mod release;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// A Kubernetes cluster for tests and demonstrations
+    #[command(subcommand)]
+    Cluster(cluster::Task),
+    /// Show the product on a real cluster: apply, pause, resume, update, stop and delete an agent
+    Demo(demo::Demo),
+    /// Run everything that a change must pass
+    Test(test::Test),
+    /// Write the generated YAML of the custom resources
+    Crd(crd::Crd),
+    /// Build the images, load them into the cluster that is up and install the chart
+    Install,
+}
+
+fn install() -> anyhow::Result<ExitCode> {
+    let cluster = ::cluster::Cluster::attach()?;
+    let images = images::load(&cluster)?;
+    release::install(&cluster, &images)?;
+    println!("installed {} with images {}", release::RELEASE, images.tag);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Cluster(task) => cluster::run(task),
+        Task::Demo(task) => demo::run(&task),
+        Task::Test(task) => test::run(&task),
+        Task::Crd(task) => crd::run(&task),
+        Task::Install => install(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

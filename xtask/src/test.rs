@@ -1,0 +1,203 @@
+//! Owns the task `test`: everything that a change must pass, with a count at the end.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Args;
+use cluster::{Cluster, Target};
+
+use crate::progress::Terminal;
+use crate::{images, release, workspace};
+
+#[derive(Debug, Args)]
+pub(crate) struct Test {
+    /// Leave out what needs a cluster
+    #[arg(long)]
+    no_cluster: bool,
+    /// Leave out the measurement of coverage, which builds everything once more
+    #[arg(long)]
+    no_coverage: bool,
+}
+
+/// What has been counted so far.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    skipped: Vec<String>,
+}
+
+/// Runs all steps, also after one has failed.
+pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
+    let mut tally = Tally::default();
+    tally.step("format", workspace::cargo().args(["fmt", "--all", "--check"]));
+    tally.step(
+        "clippy",
+        workspace::cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
+    );
+    tally.tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace"]));
+    tally.licences();
+    if task.no_coverage {
+        tally.skip("coverage", "--no-coverage");
+    } else {
+        tally.coverage();
+    }
+    if task.no_cluster {
+        tally.skip("chart lint and end-to-end tests", "--no-cluster");
+    } else if let Err(error) = tally.cluster() {
+        eprintln!("the cluster: {error:#}");
+        tally.failed += 1;
+    }
+    for skipped in &tally.skipped {
+        println!("skipped: {skipped}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Tally {
+    fn skip(&mut self, what: &str, why: &str) {
+        self.skipped.push(format!("{what}: {why}"));
+    }
+
+    /// Runs a command that passes or fails as a whole.
+    fn step(&mut self, name: &str, command: &mut Command) -> bool {
+        let begun = Instant::now();
+        println!("== {name}");
+        let passed = match workspace::run(command) {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("{error:#}");
+                false
+            }
+        };
+        if passed {
+            self.passed += 1;
+        } else {
+            self.failed += 1;
+        }
+        println!("== {name}: {} in {:.0} s", if passed { "passed" } else { "FAILED" }, begun.elapsed().as_secs_f32());
+        passed
+    }
+
+    /// Runs tests and counts them one by one.
+    fn tests(&mut self, name: &str, command: &mut Command) {
+        let begun = Instant::now();
+        println!("== {name}");
+        let (passed, failed) = match count(command) {
+            Ok(counted) => counted,
+            Err(error) => {
+                eprintln!("{error:#}");
+                (0, 1)
+            }
+        };
+        self.passed += passed;
+        self.failed += failed;
+        println!("== {name}: {passed} passed, {failed} failed in {:.0} s", begun.elapsed().as_secs_f32());
+    }
+
+    fn licences(&mut self) {
+        if let Err(error) = tool("cargo-deny", "0.19.9") {
+            self.skip("licences and sources", &format!("{error:#}"));
+            return;
+        }
+        self.step(
+            "licences, bans and sources",
+            workspace::cargo().args(["deny", "check", "licenses", "bans", "sources"]),
+        );
+        // The advisories live in a repository of their own, which a machine with registries only cannot reach.
+        let fetched = workspace::cargo().args(["deny", "fetch", "db"]).output().is_ok_and(|o| o.status.success());
+        if fetched {
+            self.step("advisories", workspace::cargo().args(["deny", "check", "advisories"]));
+        } else {
+            self.skip("advisories", "the RustSec database cannot be reached from here");
+        }
+    }
+
+    /// Measures which lines the tests run; the processes that they start are counted too.
+    fn coverage(&mut self) {
+        if let Err(error) = tool("cargo-tarpaulin", "0.37.5") {
+            self.skip("coverage", &format!("{error:#}"));
+            return;
+        }
+        let mut tarpaulin = workspace::cargo();
+        tarpaulin.args(["tarpaulin", "--engine", "llvm", "--follow-exec", "--skip-clean", "--out", "Stdout"]);
+        tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
+        tarpaulin.args(["--exclude-files", "*/tests/*", "--exclude-files", "*_tests.rs"]);
+        tarpaulin.args(["--include-files", "lifecycle/*", "--include-files", "agent-runtime/*"]);
+        tarpaulin.args(["--target-dir", "target/coverage"]);
+        self.step("coverage of lifecycle and agent-runtime", &mut tarpaulin);
+    }
+
+    fn cluster(&mut self) -> anyhow::Result<()> {
+        println!("== cluster");
+        let cluster = Cluster::up(&Target::Host, &Terminal::new())?;
+        self.step(
+            "helm lint",
+            cluster.helm().current_dir(workspace::root()).args(["lint", "charts/agentruntime-operator"]),
+        );
+        let images = images::load(&cluster)?;
+        release::install(&cluster, &images)?;
+        let mut tests = workspace::cargo();
+        // Each test waits for pods more than it computes, so more of them run at once than there are cores.
+        tests.args(["test", "--package", "e2e", "--test", "e2e", "--", "--test-threads", "4", "--nocapture"]);
+        self.tests("end-to-end tests", &mut tests);
+        Ok(())
+    }
+}
+
+/// Runs a test command, shows what it prints, and adds up its `test result:` lines.
+fn count(command: &mut Command) -> anyhow::Result<(u32, u32)> {
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cargo cannot be started")?;
+    let (mut passed, mut failed) = (0, 0);
+    let output = child.stdout.take().context("a pipe was asked for")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some((p, f)) = result(&line) {
+            passed += p;
+            failed += f;
+        }
+    }
+    let status = child.wait()?;
+    // A test program that does not build, or dies, has no result line.
+    let unseen = u32::from(!status.success() && failed == 0);
+    Ok((passed, failed + unseen))
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; …`.
+fn result(line: &str) -> Option<(u32, u32)> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number =
+        |word: &str| counts.split("; ").find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<u32>().ok());
+    Some((number("passed")?, number("failed")?))
+}
+
+/// Finds a tool of cargo's, or installs its pinned version.
+fn tool(name: &str, version: &str) -> anyhow::Result<()> {
+    let found = Command::new(name).arg("--version").output();
+    if found.is_ok_and(|output| output.status.success()) {
+        return Ok(());
+    }
+    eprintln!("installing {name} {version}, which takes some minutes once");
+    workspace::run(Command::new("cargo").args(["install", "--locked", "--quiet", name, "--version", version]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_read() {
+        let line = "test result: ok. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.03s";
+        assert_eq!(result(line), Some((12, 3)));
+        assert_eq!(result("test a::b ... ok"), None);
+    }
+
+    #[test]
+    fn a_command_that_dies_without_a_result_has_failed() {
+        assert_eq!(count(Command::new("sh").args(["-c", "exit 3"])).unwrap(), (0, 1));
+    }
+}
