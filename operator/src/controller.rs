@@ -37,6 +37,9 @@ const PAGE: u32 = 50;
 /// Plans in a row within one reconcile: the first, and one after each barrier or refusal.
 const ROUNDS: usize = 4;
 
+/// Every object is visited at least every five minutes.
+const FORGET: Duration = Duration::from_secs(900);
+
 struct Context {
     client: Client,
     actor: Actor,
@@ -177,7 +180,8 @@ async fn reconcile(runtime: Arc<AgentRuntime>, context: Arc<Context>) -> Result<
     let mut memory = context.memories().remove(&uid).unwrap_or_default();
     let outcome = context.converge(runtime, &mut memory).await;
     memory.failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
-    context.memories().insert(uid, memory);
+    memory.visited = Some(begun);
+    context.remember(uid, memory);
     context.telemetry.reconciled(outcome.as_ref().map_or_else(act::Error::label, |_| "success"), begun.elapsed());
     outcome
 }
@@ -204,11 +208,20 @@ impl Context {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps what is known of an object, and forgets objects that nobody has visited for long: they are deleted.
+    fn remember(&self, uid: String, memory: Memory) {
+        let mut memories = self.memories();
+        if memories.len() >= memories.capacity() {
+            memories.retain(|_, memory| memory.visited.is_some_and(|visited| visited.elapsed() < FORGET));
+        }
+        memories.insert(uid, memory);
+    }
+
     async fn converge(&self, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Result<Action, act::Error> {
         let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
         let mut again = Duration::from_secs(1);
         for _ in 0..ROUNDS {
-            let seen = self.observe(&owner, Arc::clone(&runtime), memory).await;
+            let seen = self.observe(&owner, Arc::clone(&runtime), memory).await?;
             let now = Timestamp::now();
             let next = plan(&seen, &self.settings, now);
             let refusal = memory.refusal.clone();
@@ -230,7 +243,12 @@ impl Context {
         Ok(Action::requeue(again))
     }
 
-    async fn observe(&self, owner: &Owner, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Observed {
+    async fn observe(
+        &self,
+        owner: &Owner,
+        runtime: Arc<AgentRuntime>,
+        memory: &mut Memory,
+    ) -> Result<Observed, act::Error> {
         let deployment = deployment_name(&owner.name);
         let pods: Vec<_> = self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect();
         let deployments = self.deployments.of(owner);
@@ -247,8 +265,8 @@ impl Context {
         }
         self.services.of(owner).iter().for_each(|s| note(&mut children, ChildKind::Service, s.as_ref()));
         deployments.iter().for_each(|d| note(&mut children, ChildKind::Deployment, d.as_ref()));
-        Observed {
-            agent: self.agent_text(&runtime).await,
+        Ok(Observed {
+            agent: self.agent_text(&runtime).await?,
             runtime: memory.runtime(runtime),
             boot,
             children: memory.children(&children),
@@ -258,32 +276,29 @@ impl Context {
             barrier: memory.barrier.clone(),
             epoch_since: memory.epoch_since,
             refusal: memory.refusal.clone(),
-        }
+        })
     }
 
-    async fn agent_text(&self, runtime: &AgentRuntime) -> AgentText {
+    async fn agent_text(&self, runtime: &AgentRuntime) -> Result<AgentText, act::Error> {
         match &runtime.spec.agent {
-            None => AgentText::Builtin,
+            None => Ok(AgentText::Builtin),
             Some(AgentSource { inline: Some(inline), .. }) => {
                 let text = serde_json::to_string_pretty(inline).unwrap_or_default();
-                AgentText::Found { text, file: "agent.json".to_owned() }
+                Ok(AgentText::Found { text, file: "agent.json".to_owned() })
             }
             Some(AgentSource { config_map_ref: None, .. }) => {
-                AgentText::Missing("spec.agent: give inline or configMapRef".to_owned())
+                Ok(AgentText::Missing("spec.agent: give inline or configMapRef".to_owned()))
             }
             Some(AgentSource { config_map_ref: Some(key), .. }) => {
-                let api: Api<ConfigMap> =
-                    Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
+                let namespace = runtime.namespace().unwrap_or_default();
                 let missing = |why: String| AgentText::Missing(format!("spec.agent.configMapRef: {why}"));
-                match tokio::time::timeout(Duration::from_secs(5), api.get_opt(&key.name)).await {
-                    Ok(Ok(Some(config_map))) => match config_map.data.unwrap_or_default().remove(&key.key) {
-                        Some(text) => AgentText::Found { text, file: key.key.clone() },
-                        None => missing(format!("ConfigMap {} has no key {}", key.name, key.key)),
-                    },
-                    Ok(Ok(None)) => missing(format!("there is no ConfigMap {}", key.name)),
-                    Ok(Err(error)) => missing(format!("ConfigMap {} cannot be read: {error}", key.name)),
-                    Err(_) => missing(format!("ConfigMap {} cannot be read: no answer in 5 s", key.name)),
-                }
+                let Some(config_map) = self.actor.config_map(&namespace, &key.name).await? else {
+                    return Ok(missing(format!("there is no ConfigMap {}", key.name)));
+                };
+                Ok(match config_map.data.unwrap_or_default().remove(&key.key) {
+                    Some(text) => AgentText::Found { text, file: key.key.clone() },
+                    None => missing(format!("ConfigMap {} has no key {}", key.name, key.key)),
+                })
             }
         }
     }

@@ -99,7 +99,7 @@ impl Tally {
     }
 
     fn licences(&mut self) {
-        if let Err(error) = tool("cargo-deny", "0.19.9") {
+        if let Err(error) = tool("cargo-deny", "0.20.2") {
             self.skip("licences and sources", &format!("{error:#}"));
             return;
         }

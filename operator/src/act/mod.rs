@@ -115,6 +115,15 @@ impl Actor {
         Ok(Barrier { epoch, pods: list.items.iter().filter_map(kube::ResourceExt::uid).collect() })
     }
 
+    /// Reads a ConfigMap that is not ours; none if there is no such.
+    ///
+    /// # Errors
+    /// The API server refused or was out of reach.
+    pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<ConfigMap>, Error> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        within(&format!("ConfigMap {name}"), api.get_opt(name)).await
+    }
+
     /// Writes the status and publishes what the plan announces.
     ///
     /// # Errors

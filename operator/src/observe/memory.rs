@@ -22,6 +22,8 @@ pub struct Memory {
     pub epoch_since: Option<(i64, Timestamp)>,
     /// What the API server refused.
     pub refusal: Option<Refusal>,
+    /// When the object was last reconciled.
+    pub visited: Option<std::time::Instant>,
     /// Reconciles that failed in a row.
     pub failures: u32,
 }
@@ -82,12 +84,13 @@ impl Memory {
         let version = seen.map(|s| s.version.clone());
         match (self.children.get(key), seen) {
             (Some(applied), _) if applied.replaced == version => {
-                Some(ChildFacts { hash: Some(applied.hash.clone()), drifted: false })
+                Some(ChildFacts { hash: Some(applied.hash.clone()), drifted: false, shown: false })
             }
             (Some(applied), Some(seen)) => {
-                Some(ChildFacts { hash: seen.hash.clone(), drifted: applied.version != seen.version })
+                let drifted = applied.version != seen.version;
+                Some(ChildFacts { hash: seen.hash.clone(), drifted, shown: true })
             }
-            (None, Some(seen)) => Some(ChildFacts { hash: seen.hash.clone(), drifted: false }),
+            (None, Some(seen)) => Some(ChildFacts { hash: seen.hash.clone(), drifted: false, shown: true }),
             (_, None) => None,
         }
     }

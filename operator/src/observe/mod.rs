@@ -89,6 +89,8 @@ pub struct ChildFacts {
     pub hash: Option<String>,
     /// Somebody else changed it since.
     pub drifted: bool,
+    /// The watch shows what was applied last: what it says of the child's status is not older than that.
+    pub shown: bool,
 }
 
 /// What the Deployment says.

@@ -29,6 +29,13 @@ pub(super) struct Wanted {
     pub(super) replicas: i32,
 }
 
+impl Wanted {
+    /// Whether this plan itself applies the Deployment: then no rollout is complete.
+    pub(super) fn changes_pods(&self) -> bool {
+        self.apply.iter().any(|child| child.key.kind == ChildKind::Deployment)
+    }
+}
+
 pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standings: &[Standing<'_>]) -> Wanted {
     let runtime = seen.runtime.as_ref();
     let replicas = replicas(seen, policy, standings);

@@ -127,7 +127,8 @@ impl World {
             self.writes += 1;
         }
         for child in &plan.apply {
-            self.children.insert(child.key.clone(), ChildFacts { hash: Some(child.hash.clone()), drifted: false });
+            self.children
+                .insert(child.key.clone(), ChildFacts { hash: Some(child.hash.clone()), drifted: false, shown: true });
             if child.key.kind == crate::observe::ChildKind::Deployment {
                 self.roll_out(child);
             }
@@ -467,6 +468,38 @@ fn a_refused_template_stalls_and_is_not_tried_again_until_the_spec_changes() {
     assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
     world.ask(DesiredState::Running);
     assert!(!world.plan().apply.is_empty());
+}
+
+#[test]
+fn a_changed_template_is_not_ready_before_its_rollout_is_seen() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.runtime.spec.template = Some(serde_json::Map::from_iter([("metadata".to_owned(), serde_json::json!({}))]));
+    world.runtime.spec.lifecycle.shutdown_seconds = 60;
+    world.ask(DesiredState::Running);
+    let before = world.deployment.clone();
+    let plan = world.step();
+    assert!(plan.status.is_none_or(|status| status.reason != "Running"), "the rollout has only been asked for");
+    // The watch still shows the Deployment of before.
+    world.deployment = before;
+    world.children.iter_mut().for_each(|(_, facts)| facts.shown = false);
+    let plan = world.plan();
+    assert!(plan.status.is_none_or(|status| status.reason != "Running"), "the watch is behind");
+}
+
+#[test]
+fn a_pod_on_its_way_out_may_stop_answering() {
+    let mut world = World::new(DesiredState::Paused, 1);
+    world.settle(20);
+    let mut seen = world.observed();
+    seen.pods[0].terminating = true;
+    let contact = seen.contacts.get_mut("pod-1").unwrap();
+    contact.failing_since = Some(world.now);
+    let state = |seen: &Observed| plan(seen, &settings(), world.now).status.map(|status| status.pods[0].state);
+    assert_eq!(state(&seen), Some(RuntimeState::Stopping));
+    // One that had not acknowledged is unknown, on its way out or not.
+    seen.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap().status.epoch = 0;
+    assert_eq!(state(&seen), Some(RuntimeState::Unknown));
 }
 
 #[test]

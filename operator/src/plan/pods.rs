@@ -12,7 +12,7 @@ use super::epoch::Policy;
 use super::{Call, Order, since, uid_of, until};
 use crate::observe::{Contact, Observed, PodFacts};
 
-/// Pods that have converged are asked again after this long; the dispatcher adds jitter.
+/// Pods that have converged are asked again after about this long.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 /// How long a drain is followed by one call.
 const FOLLOW: Duration = Duration::from_secs(20);
@@ -69,7 +69,11 @@ fn standing<'a>(
     let failing = contact.and_then(|c| c.failing_since);
     let acknowledged = heard.is_some_and(|s| s.epoch >= epoch && !s.awaiting_confirmation);
     let there = heard.is_some_and(|s| is_there(s, desired));
+    // A pod on its way out stops answering when its process ends, which proves nothing bad: what it
+    // acknowledged is on its disk, and an old pod of a running object is to go.
+    let leaving = pod.terminating && (desired == Desired::Running || (acknowledged && there));
     let (state, message) = match (heard, failing) {
+        (_, Some(_)) if pod.container.is_some() && leaving => (RuntimeState::Stopping, None),
         (_, Some(_)) if pod.container.is_some() && !coming_up(pod, now, heard) => {
             (RuntimeState::Unknown, contact.and_then(|c| c.error.clone()))
         }
@@ -180,10 +184,16 @@ fn call(
     if !standing.reached && !settled_elsewhere(status) {
         return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
     }
-    let old = since(now, answer.at) >= ASK_EVERY;
+    let old = since(now, answer.at) >= ask_every(standing.pod);
     let changed = answer.ready != standing.pod.ready;
     let failing = contact.is_some_and(|c| c.failing_since.is_some());
     (old || changed || failing).then_some(Call::Ask { after: None })
+}
+
+/// `ASK_EVERY`, up to a sixth less or more by the pod's UID: pods that came up together are not asked together.
+fn ask_every(pod: &PodFacts) -> Duration {
+    let mixed = pod.uid.bytes().fold(7u32, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    ASK_EVERY * (100 + mixed % 41) / 120
 }
 
 /// States that last: following them by long poll would only hold connections.
@@ -197,7 +207,7 @@ pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Times
     let due = standings.iter().filter_map(|standing| {
         let contact = seen.contacts.get(&standing.pod.uid)?;
         let retry = contact.next_attempt.and_then(|next| until(now, next));
-        let routine = contact.answer.as_ref().map(|a| ASK_EVERY.saturating_sub(since(now, a.at)));
+        let routine = contact.answer.as_ref().map(|a| ask_every(standing.pod).saturating_sub(since(now, a.at)));
         retry.or(routine)
     });
     let coming = standings.iter().any(|s| s.heard.is_none() && s.pod.container.is_some());

@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use lifecycle::wire::{Health, Status};
 use lifecycle::{BootFile, Desired};
 
+use super::children::Wanted;
 use super::epoch::Policy;
 use super::pods::Standing;
 use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since, until};
-use crate::observe::{AgentText, Observed};
+use crate::observe::{AgentText, ChildKind, Observed};
 
 /// Pods listed in status at most.
 const LISTED: usize = 50;
@@ -39,11 +40,12 @@ impl<'a> Reading<'a> {
         file: &BootFile,
         policy: &Policy,
         standings: &'a [Standing<'a>],
-        replicas: i32,
+        wanted: &Wanted,
         now: Timestamp,
     ) -> Self {
+        let replicas = wanted.replicas;
         let reached = standings.iter().all(|s| s.reached);
-        let rolled_out = rolled_out(seen, standings, replicas, policy.desired);
+        let rolled_out = !wanted.changes_pods() && rolled_out(seen, standings, replicas, policy.desired);
         let barrier_holds = barrier_holds(seen, file.epoch, standings);
         let tightening = policy.desired != Desired::Running;
         let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
@@ -94,8 +96,11 @@ fn barrier_holds(seen: &Observed, epoch: i64, standings: &[Standing<'_>]) -> boo
 
 fn rolled_out(seen: &Observed, standings: &[Standing<'_>], replicas: i32, desired: Desired) -> bool {
     let Some(deployment) = &seen.deployment else { return false };
+    // Right after an apply the watch still tells of the rollout before it.
+    let shown = seen.children.iter().any(|(key, facts)| key.kind == ChildKind::Deployment && facts.shown);
     let pods = i32::try_from(standings.len()).unwrap_or(i32::MAX);
-    let complete = deployment.observed
+    let complete = shown
+        && deployment.observed
         && deployment.wanted == replicas
         && deployment.replicas == replicas
         && deployment.updated == replicas

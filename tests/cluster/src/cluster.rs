@@ -168,7 +168,7 @@ impl Cluster {
         if let Target::Context(_) = self.target {
             return Err(self.unsupported("loading an image"));
         }
-        let archive = image::archive(source, name, &self.place.root().join("scratch"))?;
+        let archive = image::archive(source, name, &self.place.scratch())?;
         match self.target {
             Target::Kind => {
                 target::kind_load(&self.toolchain, &archive)?;

@@ -19,8 +19,8 @@ const NAMESPACE: &str = "k8s.io";
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// containerd makes this folder wherever its state is.
-const SHIM_SOCKETS: &str = "/run/containerd/s";
+/// Folders that containerd and kubelet make for their sockets, wherever their state is.
+const SOCKETS: [&str; 2] = ["/run/containerd/s", "/var/lib/kubelet/device-plugins"];
 
 /// Links to the logs of containers, for those who look in the usual place.
 const LOG_LINKS: &str = "/var/log/containers";
@@ -101,7 +101,7 @@ pub(crate) fn remove_traces(place: &Place) {
         // The kernel refuses while another containerd has containers there.
         fs::remove_dir(parent).ok();
     }
-    for socket in entries(Path::new(SHIM_SOCKETS)) {
+    for socket in SOCKETS.iter().flat_map(|folder| entries(Path::new(folder))) {
         if UnixStream::connect(&socket).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused) {
             fs::remove_file(&socket).ok();
         }
@@ -111,7 +111,7 @@ pub(crate) fn remove_traces(place: &Place) {
             fs::remove_file(&link).ok();
         }
     }
-    for folder in [SHIM_SOCKETS, "/run/containerd", LOG_LINKS] {
+    for folder in SOCKETS.into_iter().chain(["/run/containerd", "/var/lib/kubelet", LOG_LINKS]) {
         fs::remove_dir(folder).ok();
     }
 }

@@ -180,14 +180,6 @@ pub enum Error {
         /// The container.
         container: String,
     },
-    /// The name is not that of a log.
-    #[error("there is no log called {name}: choose one of {known}")]
-    NoLog {
-        /// The name asked for.
-        name: String,
-        /// Those there are.
-        known: String,
-    },
     /// A file or folder could not be used.
     #[error("{action} {path}: {source}")]
     Io {

@@ -45,6 +45,7 @@ impl<'a> Host<'a> {
         }
         preflight::room(self.place)?;
         preflight::ports()?;
+        network::check()?;
         self.put_logs_aside()?;
         self.place.create()?;
         packages::ensure(self.place, progress)?;
@@ -80,7 +81,7 @@ impl<'a> Host<'a> {
 
     /// Whether an earlier cluster left anything.
     fn traces(&self) -> bool {
-        self.place.pids().exists() || self.place.network_mark().exists()
+        !self.records.all().is_empty() || self.place.network_mark().exists()
     }
 
     /// The logs of the last cluster are kept until there are those of another.
@@ -195,7 +196,7 @@ impl<'a> Host<'a> {
         mounts::remove_below(self.place.root())?;
         network::remove_all(self.place)?;
         containers::remove_traces(self.place);
-        for folder in [self.place.data(), self.place.run(), self.place.config(), self.place.pki()] {
+        for folder in [Place::data, Place::run, Place::config, Place::pki, Place::scratch].map(|of| of(self.place)) {
             remove(&folder)?;
         }
         remove(&self.place.kubeconfig())?;

@@ -78,7 +78,9 @@ fn export(mut buildah: Command, source: &str, name: &str, scratch: &Path) -> Res
 pub(crate) fn import(place: &Place, archive: &Archive) -> Result<Vec<String>, Error> {
     let mut command = ctr(place);
     command.args(["images", "import"]);
-    if let Some(name) = &archive.name {
+    // An archive that we wrote bears its name already. Given once more, the one image replaces the
+    // other, and containerd may have thrown away the content of the first before it is unpacked.
+    if let Some(name) = archive.name.as_ref().filter(|_| !archive.ours) {
         command.args(["--index-name", name]);
     }
     let said = tool::run(command.arg(&archive.path), &format!("loading {}", archive.path.display()))?;

@@ -34,11 +34,13 @@ const CNI_RESULTS: &str = "/var/lib/cni/results";
 
 const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
+/// Whether the bridge's name is free. To be asked once our own leftovers are gone.
+pub(crate) fn check() -> Result<(), Error> {
+    if bridge_exists() { Err(Error::BridgeTaken(BRIDGE)) } else { Ok(()) }
+}
+
 /// Makes the bridge and sets the kernel up. Tells whether iptables sees what crosses the bridge.
 pub(crate) fn create(place: &Place) -> Result<bool, Error> {
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
-        return Err(Error::BridgeTaken(BRIDGE));
-    }
     for module in ["overlay", "br_netfilter"] {
         // Built into some kernels, and then there is nothing to load.
         tool::attempt(debian("modprobe").arg(module));
@@ -73,7 +75,7 @@ pub(crate) fn remove_all(place: &Place) -> Result<(), Error> {
         tool::attempt(debian("ip").args(["link", "delete", &port]));
     }
     tool::attempt(debian("ip").args(["link", "delete", BRIDGE]));
-    if Path::new("/sys/class/net").join(BRIDGE).exists() {
+    if bridge_exists() {
         return Err(Error::Remains {
             what: format!("the bridge {BRIDGE}"),
             advice: "see `ip link show`, then run `down` again",
@@ -82,6 +84,10 @@ pub(crate) fn remove_all(place: &Place) -> Result<(), Error> {
     iptables::clean()?;
     remove_results(Path::new(CNI_RESULTS))?;
     remove(&place.network_mark())
+}
+
+fn bridge_exists() -> bool {
+    Path::new("/sys/class/net").join(BRIDGE).exists()
 }
 
 /// The interfaces on the bridge: the host's ends of the pods' pairs.

@@ -52,7 +52,11 @@ pub(crate) fn ensure(place: &Place, progress: &dyn Progress) -> Result<(), Error
         // Lists may be stale or absent on a bare machine, so a failure is tried once more with fresh ones.
         let done = apt(&install, &packages, &log, progress)?
             || (apt(&["update"], &[], &log, progress)? && apt(&install, &packages, &log, progress)?);
-        if done { Ok(()) } else { Err(Error::Apt { packages: names.clone(), tail: tool::quote(&log), log }) }
+        if done && self::missing(there).is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Apt { packages: names.clone(), tail: tool::quote(&log), log })
+        }
     })
 }
 

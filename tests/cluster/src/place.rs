@@ -80,6 +80,11 @@ impl Place {
         self.root.join("pids")
     }
 
+    /// Archives of images on their way into the cluster.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
     /// Which cluster is in use.
     pub(crate) fn target(&self) -> PathBuf {
         self.root.join("target.json")
