@@ -13,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use crate::engine::Outcome;
+use crate::engine::step::Outcome;
 use crate::store::State;
 
 /// Recent calls from which health is judged.

@@ -29,32 +29,59 @@ fn a_namespace_with_runtimes_in_every_state_goes_away() {
     kubectl(&["create", "namespace", &space.name]);
 }
 
+/// The values that the release was installed with, as arguments for another installation.
+fn tags() -> [String; 2] {
+    let values = helm(&["--namespace", SYSTEM, "get", "values", RELEASE, "--output", "json"]).unwrap();
+    let values: Value = serde_json::from_str(&values).unwrap();
+    ["image", "runtimeImage"].map(|image| format!("--set={image}.tag={}", values[image]["tag"].as_str().unwrap()))
+}
+
+fn install(tags: &[String; 2], more: &[&str]) -> Result<String, String> {
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/agentruntime-operator");
+    let mut arguments = vec!["--namespace", SYSTEM, "upgrade", "--install", RELEASE, chart, &tags[0], &tags[1]];
+    arguments.extend_from_slice(more);
+    helm(&arguments)
+}
+
+const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
+
+#[test]
+fn a_value_that_the_chart_does_not_know_is_refused() {
+    let _space = Space::new("schema");
+    let refused = install(&tags(), &["--dry-run=server", "--set", "replicaz=3"]).unwrap_err();
+    assert!(refused.contains("replicaz"), "{refused}");
+    let refused = install(&tags(), &["--dry-run=server", "--set", "operator.leaseSeconds=1"]).unwrap_err();
+    assert!(refused.contains("leaseSeconds"), "{refused}");
+}
+
+#[test]
+fn the_operator_waits_for_its_definitions_instead_of_crashing() {
+    let space = Space::alone("waits");
+    let tags = tags();
+    helm(&["--namespace", SYSTEM, "uninstall", RELEASE, "--wait", "--timeout", "60s"]).unwrap();
+    kubectl(&["delete", "crd", "agentruntimes.agents.hive.dev", "--timeout=60s"]);
+    install(&tags, &["--set", "crds.install=false"]).unwrap();
+    let selector = "app.kubernetes.io/name=agentruntime-operator";
+    let pods = || {
+        let text = kubectl(&["--namespace", SYSTEM, "get", "pods", "-l", selector, "-o", "json"]);
+        serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
+    };
+    let waits = |pod: &Value| {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        let log = attempt(&["--namespace", SYSTEM, "logs", name], None).unwrap_or_default();
+        log.contains("waiting for the CustomResourceDefinition")
+    };
+    eventually("both say that they wait", || pods().len() == 2 && pods().iter().all(waits), String::new);
+    install(&tags, &WAIT).unwrap();
+    assert!(pods().iter().all(|pod| pod["status"]["containerStatuses"][0]["restartCount"] == 0), "none has crashed");
+    space.start(&runtime("demo", 1, &json!({})));
+}
+
 #[test]
 fn the_chart_can_be_removed_before_and_after_its_objects() {
     let space = Space::alone("uninstall");
-    let values = helm(&["--namespace", SYSTEM, "get", "values", RELEASE, "--output", "json"]).unwrap();
-    let values: Value = serde_json::from_str(&values).unwrap();
-    let set = |path: &str| {
-        format!("--set={path}={}", values.pointer(&format!("/{}", path.replace('.', "/"))).unwrap().as_str().unwrap())
-    };
-    let tags = [set("image.tag"), set("runtimeImage.tag")];
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/agentruntime-operator");
-    let install = || {
-        let arguments = [
-            "--namespace",
-            SYSTEM,
-            "upgrade",
-            "--install",
-            RELEASE,
-            chart,
-            &tags[0],
-            &tags[1],
-            "--wait",
-            "--timeout",
-            "120s",
-        ];
-        helm(&arguments).unwrap();
-    };
+    let tags = tags();
+    let install = || install(&tags, &WAIT).unwrap();
     let uninstall = || helm(&["--namespace", SYSTEM, "uninstall", RELEASE, "--wait", "--timeout", "60s"]).unwrap();
 
     space.start(&runtime("first", 1, &json!({})));

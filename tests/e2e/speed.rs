@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::space::{Space, cluster, condition, eventually, http, kubectl, runtime};
+use crate::space::{Space, cluster, condition, http, runtime};
 
 /// The audit log from here on.
 struct Audit {
@@ -169,17 +169,35 @@ impl Drop for Proxy {
     }
 }
 
+/// The release binary on this machine, from exec to the first 200 of its readiness probe.
 #[test]
-fn the_runtime_is_ready_in_milliseconds() {
-    let space = Space::new("exec");
-    space.start(&runtime("demo", 1, &json!({})));
-    let log = space.kubectl(&["logs", space.pod("demo")["metadata"]["name"].as_str().unwrap()]);
-    let at = |message: &str| {
-        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut found = lines.filter(|line| line["fields"]["message"] == message);
-        found.next().map(|line| line["timestamp"].as_str().unwrap().to_owned())
-    };
-    println!("the runtime: starting at {:?}, loaded at {:?}", at("starting"), at("the agent is loaded"));
-    eventually("metrics are served", || http(&space.pod("demo"), "GET", "/metrics", "").0 == 200, String::new);
-    kubectl(&["get", "agentruntimes", "--all-namespaces", "-o", "wide"]);
+fn exec_to_ready() {
+    let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/agent-runtime");
+    let agent = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agents/site-watch.yaml");
+    let mut times = Vec::new();
+    for round in 0..15u16 {
+        let (folder, port) =
+            (std::env::temp_dir().join(format!("exec-to-ready-{}-{round}", std::process::id())), 18_200 + round);
+        let begun = Instant::now();
+        let mut child = std::process::Command::new(binary)
+            .args(["serve", agent, "--lifecycle-enabled", "true", "--host", "127.0.0.1", "--port", &port.to_string()])
+            .arg("--data-dir")
+            .arg(&folder)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually_quick(|| ready(port));
+        times.push(begun.elapsed());
+        child.kill().and_then(|()| child.wait()).unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    println!("exec to ready of the runtime: p50 {:.1} ms", median(times).as_secs_f64() * 1e3);
+}
+
+fn ready(port: u16) -> bool {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let mut answer = String::new();
+    let asked = stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
 }

@@ -187,14 +187,8 @@ impl Controller {
             let value = decide(&mut next, idle);
             let mode = mode_of(&next, open);
             // What loosens is not let through before it is on disk.
-            (
-                if mode == GateMode::Open && mode_of(&before, open) != GateMode::Open {
-                    mode_of(&before, open)
-                } else {
-                    mode
-                },
-                value,
-            )
+            let now = mode_of(&before, open);
+            (if mode == GateMode::Open { now } else { mode }, value)
         });
         core.machine = next;
         self.record(core).await?;

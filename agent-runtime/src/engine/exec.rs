@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::fill;
-use super::walk::{Outcome, Step};
+use super::step::{Outcome, Step};
 use crate::definition::Exec;
 
 /// The most that is read of a program's output, in bytes.

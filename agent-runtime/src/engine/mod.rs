@@ -5,6 +5,7 @@ mod exec;
 mod fill;
 mod queue;
 mod request;
+pub mod step;
 mod walk;
 
 use std::collections::HashMap;
@@ -21,8 +22,6 @@ use crate::store::{Accepted, Error, Execution, Key, State, Store};
 use crate::telemetry::Telemetry;
 use queue::Queue;
 use walk::Walked;
-
-pub use walk::Outcome;
 
 /// Executions at once for an entry point that the present definition does not have any more.
 const ORPHAN_CONCURRENCY: usize = 10;

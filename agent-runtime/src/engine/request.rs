@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::{Map, Value, json};
 
 use super::fill;
-use super::walk::{Outcome, Step};
+use super::step::{Outcome, Step};
 use crate::definition::Request;
 
 /// The largest answer that is read, in bytes.

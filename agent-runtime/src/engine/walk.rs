@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use tracing::Instrument as _;
 
+use super::step::{Outcome, Step};
 use super::{Engine, exec, fill};
 use crate::definition::{Agent, Node, NodeKind};
 use crate::gate::ExecutionPermit;
@@ -28,24 +29,6 @@ pub(super) enum Walked {
     Checkpointed,
     /// The store failed; the next process takes it up.
     Lost,
-}
-
-/// What came of a node or of one step in it.
-pub enum Outcome {
-    /// It succeeded with these outputs.
-    Success(Map<String, Value>),
-    /// It failed.
-    Failure(String),
-    /// It was interrupted, which is no failure.
-    Interrupted,
-}
-
-/// What a step is run with.
-pub(super) struct Step<'a> {
-    pub(super) execution: &'a str,
-    /// The same at every repetition of this step, so that what it calls can tell.
-    pub(super) idempotency_key: String,
-    pub(super) permit: &'a ExecutionPermit,
 }
 
 impl Engine {

@@ -57,6 +57,23 @@ async fn pause_waits_for_work_in_flight_and_resume_goes_on() {
 }
 
 #[tokio::test]
+async fn with_queue_a_paused_runtime_accepts_work_and_begins_it_after_the_resume() {
+    let home = Home::new(&agent(0.1)).with("HIVE_WHILE_PAUSED", "queue");
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    runtime.ask(Verb::Pause).await;
+    runtime.reach(State::Paused).await;
+    assert_eq!(runtime.get("/health/ready").await.0, 200);
+    let id = runtime.trigger().await;
+    let status = runtime.status().await;
+    assert_eq!((status.state, status.queued, status.in_flight), (State::Paused, 1, Some(0)));
+    assert!(home.lines("started").is_empty());
+    runtime.ask(Verb::Resume).await;
+    home.wait_for_lines("done", 1).await;
+    assert_eq!(home.lines("done"), [id]);
+}
+
+#[tokio::test]
 async fn no_timer_fires_while_paused_though_many_are_due() {
     let home = Home::new(&agent(0.1));
     let runtime = home.start().await;

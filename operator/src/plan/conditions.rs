@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use lifecycle::Desired;
 
 use super::epoch::Policy;
-use super::status::Reading;
+use super::reading::Reading;
 
 /// All conditions, each with the time of its last change kept.
 pub(super) fn of(runtime: &AgentRuntime, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Vec<Condition> {

@@ -5,6 +5,7 @@ mod conditions;
 mod epoch;
 mod manifest;
 mod pods;
+mod reading;
 mod status;
 mod template;
 
@@ -135,7 +136,7 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let decided = epoch::decide(seen, &policy);
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
     let wanted = children::plan(seen, settings, &policy, &standings);
-    let reading = status::Reading::of(seen, &decided.file, &policy, &standings, &wanted, now);
+    let reading = reading::Reading::of(seen, &decided.file, &policy, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
     let next = status::write(seen, &reading, &policy, now);
     let settled = reading.ready || reading.stalled.is_some();

@@ -4,173 +4,17 @@ use std::time::Duration;
 
 use crds::{AgentRuntime, AgentRuntimeStatus, PodReport, RuntimeHealth, RuntimeState};
 use jiff::Timestamp;
+use lifecycle::Desired;
 use lifecycle::wire::{Health, Status};
-use lifecycle::{BootFile, Desired};
 
-use super::children::Wanted;
 use super::epoch::Policy;
 use super::pods::Standing;
-use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since, until};
-use crate::observe::{AgentText, ChildKind, Observed};
+use super::reading::Reading;
+use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since};
+use crate::observe::Observed;
 
 /// Pods listed in status at most.
 const LISTED: usize = 50;
-
-/// What all pods together say.
-pub(super) struct Reading<'a> {
-    pub(super) epoch: i64,
-    pub(super) state: RuntimeState,
-    /// The effective state is reached by every pod that exists, and the rollout is complete.
-    pub(super) ready: bool,
-    /// Every seen pod is where it should be, and only the barrier is missing.
-    pub(super) needs_barrier: bool,
-    /// Why it cannot go on without somebody's help: a reason and a sentence.
-    pub(super) stalled: Option<(&'static str, String)>,
-    pub(super) unknown: Vec<&'a str>,
-    pub(super) in_flight: Option<i64>,
-    pub(super) deadline: Option<String>,
-    pub(super) deadline_in: Option<Duration>,
-    pub(super) rolled_out: bool,
-    pub(super) standings: &'a [Standing<'a>],
-}
-
-impl<'a> Reading<'a> {
-    pub(super) fn of(
-        seen: &Observed,
-        file: &BootFile,
-        policy: &Policy,
-        standings: &'a [Standing<'a>],
-        wanted: &Wanted,
-        now: Timestamp,
-    ) -> Self {
-        let replicas = wanted.replicas;
-        let reached = standings.iter().all(|s| s.reached);
-        let rolled_out = !wanted.changes_pods() && rolled_out(seen, standings, replicas, policy.desired);
-        let barrier_holds = barrier_holds(seen, file.epoch, standings);
-        let tightening = policy.desired != Desired::Running;
-        let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
-        let at = deadline.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
-        let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
-        let mut reading = Self {
-            epoch: file.epoch,
-            state,
-            ready: reached && rolled_out && (barrier_holds || !tightening),
-            needs_barrier: reached && tightening && !barrier_holds,
-            stalled: None,
-            unknown: standings
-                .iter()
-                .filter(|s| s.state == RuntimeState::Unknown)
-                .map(|s| s.pod.name.as_str())
-                .collect(),
-            in_flight: standings.iter().map(|s| in_flight(s)).sum(),
-            deadline_in: at.and_then(|at| until(now, at)),
-            deadline,
-            rolled_out,
-            standings,
-        };
-        reading.stalled = stalled(seen, &reading, policy, at.is_some_and(|at| at <= now));
-        reading
-    }
-}
-
-/// Executions in flight in a pod; none when it is not known. A pod without a container has none.
-fn in_flight(standing: &Standing<'_>) -> Option<i64> {
-    match standing.heard {
-        Some(status) if standing.state != RuntimeState::Unknown => status.in_flight,
-        Some(_) | None if standing.pod.container.is_none() => Some(0),
-        Some(_) | None => None,
-    }
-}
-
-/// The LIST was taken for this epoch, and every pod in it has acknowledged. A pod that the watch has
-/// not shown yet, or that has gone since, asks for another LIST.
-fn barrier_holds(seen: &Observed, epoch: i64, standings: &[Standing<'_>]) -> bool {
-    seen.barrier.as_ref().is_some_and(|barrier| {
-        barrier.epoch == epoch
-            && barrier.pods.iter().all(|uid| {
-                let known = standings.iter().find(|s| s.pod.uid == *uid);
-                known.map_or_else(|| seen.pods.iter().any(|p| p.uid == *uid && p.ended), |s| s.reached)
-            })
-    })
-}
-
-fn rolled_out(seen: &Observed, standings: &[Standing<'_>], replicas: i32, desired: Desired) -> bool {
-    let Some(deployment) = &seen.deployment else { return false };
-    // Right after an apply the watch still tells of the rollout before it.
-    let shown = seen.children.iter().any(|(key, facts)| key.kind == ChildKind::Deployment && facts.shown);
-    let pods = i32::try_from(standings.len()).unwrap_or(i32::MAX);
-    let complete = shown
-        && deployment.observed
-        && deployment.wanted == replicas
-        && deployment.replicas == replicas
-        && deployment.updated == replicas
-        && pods == replicas;
-    complete && (desired != Desired::Running || deployment.ready == replicas)
-}
-
-/// One word for all pods. What is not proven is unknown, and unknown is never paused.
-fn overall(standings: &[Standing<'_>], desired: Desired, proven: bool, replicas: i32) -> RuntimeState {
-    let any = |state: RuntimeState| standings.iter().any(|s| s.state == state);
-    if any(RuntimeState::Unknown) {
-        return RuntimeState::Unknown;
-    }
-    match desired {
-        Desired::Paused if proven => RuntimeState::Paused,
-        Desired::Paused if any(RuntimeState::Starting) && !any(RuntimeState::Running) => RuntimeState::Starting,
-        Desired::Paused => RuntimeState::Pausing,
-        Desired::Stopped if standings.is_empty() && proven => RuntimeState::Stopped,
-        Desired::Stopped => RuntimeState::Stopping,
-        Desired::Running if standings.is_empty() && replicas == 0 => RuntimeState::Stopped,
-        Desired::Running if any(RuntimeState::Running) => RuntimeState::Running,
-        Desired::Running if any(RuntimeState::Paused) && standings.iter().all(|s| s.acknowledged) => {
-            RuntimeState::Paused
-        }
-        Desired::Running => RuntimeState::Starting,
-    }
-}
-
-/// The deadline is looked at before anything else: an error elsewhere must not hide it.
-fn stalled(seen: &Observed, reading: &Reading<'_>, policy: &Policy, overdue: bool) -> Option<(&'static str, String)> {
-    if overdue && policy.desired != Desired::Running && !reading.ready {
-        let busy = reading.standings.iter().filter(|s| !s.reached).map(|s| s.pod.name.as_str());
-        let names: Vec<&str> = busy.take(5).collect();
-        return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));
-    }
-    if let AgentText::Missing(what) = &seen.agent {
-        return Some(("AgentNotFound", what.clone()));
-    }
-    let generation = seen.runtime.metadata.generation;
-    if let Some(refusal) = seen.refusal.as_ref().filter(|r| Some(r.generation) == generation) {
-        return Some(("InvalidTemplate", refusal.message.clone()));
-    }
-    if policy.desired == Desired::Running {
-        if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {
-            return Some((reason, why));
-        }
-        if let Some(why) = seen.deployment.as_ref().and_then(|d| d.failing.clone()) {
-            return Some(("ProgressDeadlineExceeded", why));
-        }
-    }
-    None
-}
-
-/// Why a pod that acknowledged running does not run.
-fn own_trouble(standing: &Standing<'_>) -> Option<(&'static str, String)> {
-    let status = standing.heard.filter(|_| standing.acknowledged)?;
-    let name = &standing.pod.name;
-    let held = |hold: &str| status.holds.iter().any(|h| h == hold);
-    match (standing.state, &status.message) {
-        (RuntimeState::Stopped, Some(message)) => Some(("InvalidAgent", format!("{name}: {message}"))),
-        (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("breaker") => Some((
-            "CircuitOpen",
-            format!("{name}: the circuit breaker holds it; resume it there once the cause is gone"),
-        )),
-        (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("local") => {
-            Some(("LocalHold", format!("{name}: a person holds it; resume it there, or change spec.desiredState")))
-        }
-        _ => None,
-    }
-}
 
 /// The status to write; none when it says what stands already.
 pub(super) fn write(
