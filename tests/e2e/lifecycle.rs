@@ -44,6 +44,26 @@ fn apply_runs_and_a_second_apply_changes_nothing() {
 }
 
 #[test]
+fn what_somebody_deletes_or_changes_is_put_back() {
+    let space = Space::new("drift");
+    space.start(&runtime("demo", 1, &json!({})));
+    space.kubectl(&["delete", "service", "demo", "configmap/demo-boot"]);
+    space.kubectl(&["scale", "deployment", "demo", "--replicas=3"]);
+    let list = |kind: &str| space.list(kind, "agents.hive.dev/runtime=demo");
+    let named = |kind: &str, name: &str| list(kind).iter().any(|object| object["metadata"]["name"] == name);
+    eventually("the children are back", || named("services", "demo") && named("configmaps", "demo-boot"), String::new);
+    eventually("one pod again", || list("deployments")[0]["spec"]["replicas"] == 1, String::new);
+    let ready = space.ready("demo");
+    assert!(ready["status"]["epoch"].as_i64() > Some(1), "above everything that a pod may have seen");
+    // A restart by hand changes a field that is not ours: it goes through, and does not keep us from Ready.
+    space.kubectl(&["rollout", "restart", "deployment/demo"]);
+    space.kubectl(&["rollout", "status", "deployment/demo", "--timeout=90s"]);
+    space.wait("demo", "Ready after a restart by hand", |status| {
+        condition(status, "Ready").0 == "True" && status["updatedReplicas"] == 1 && status["replicas"] == 1
+    });
+}
+
+#[test]
 fn pause_waits_for_work_and_nothing_starts_afterwards() {
     let space = Space::new("pause");
     space.start(&runtime("demo", 6, &json!({})));

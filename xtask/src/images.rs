@@ -84,13 +84,8 @@ fn build() -> anyhow::Result<Vec<PathBuf>> {
     }
     // With a target, the flag is for the product alone: build scripts and macros cannot be static.
     workspace::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let folder = target_folder().join(target).join("release");
+    let folder = workspace::target().join(target).join("release");
     Ok(RECIPES.iter().map(|recipe| folder.join(recipe.binary)).collect())
-}
-
-fn target_folder() -> PathBuf {
-    let set = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-    workspace::root().join(set.unwrap_or_else(|| "target".into()))
 }
 
 /// Packs one image from binaries in `dist`, which stand in for the stage that builds them.

@@ -127,7 +127,7 @@ impl Tally {
         tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
         tarpaulin.args(["--exclude-files", "*/tests/*", "--exclude-files", "*_tests.rs"]);
         tarpaulin.args(["--include-files", "lifecycle/*", "--include-files", "agent-runtime/*"]);
-        tarpaulin.args(["--target-dir", "target/coverage"]);
+        tarpaulin.arg("--target-dir").arg(workspace::target().join("coverage"));
         self.step("coverage of lifecycle and agent-runtime", &mut tarpaulin);
     }
 

@@ -40,6 +40,8 @@ struct AppliedChild {
     hash: String,
     replaced: Option<String>,
     version: String,
+    /// The watch still shows what was replaced.
+    pending: bool,
 }
 
 /// A child as the watch shows it.
@@ -54,36 +56,35 @@ pub struct SeenChild {
 impl Memory {
     /// The boot ConfigMap: our own write while the watch still shows what it replaced.
     #[must_use]
-    pub fn boot(&self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
-        match &self.boot {
-            Some(written) if written.replaced == seen.as_ref().map(|s| s.resource_version.clone()) => {
-                Some(written.value.clone())
-            }
-            Some(_) | None => seen,
-        }
+    pub fn boot(&mut self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
+        let shown = seen.as_ref().map(|s| s.resource_version.clone());
+        // Once the watch has moved on it is believed for good: what is gone then is really gone.
+        self.boot = self.boot.take().filter(|written| written.replaced == shown);
+        self.boot.as_ref().map(|written| written.value.clone()).or(seen)
     }
 
     /// The object: our own status write while the watch still shows what it replaced.
     #[must_use]
-    pub fn runtime(&self, seen: Arc<AgentRuntime>) -> Arc<AgentRuntime> {
-        match &self.runtime {
-            Some(written) if written.replaced == seen.resource_version() => Arc::clone(&written.value),
-            Some(_) | None => seen,
-        }
+    pub fn runtime(&mut self, seen: Arc<AgentRuntime>) -> Arc<AgentRuntime> {
+        self.runtime = self.runtime.take().filter(|written| written.replaced == seen.resource_version());
+        self.runtime.as_ref().map_or(seen, |written| Arc::clone(&written.value))
     }
 
     /// The children: one that we applied counts as applied until the watch shows otherwise.
     #[must_use]
     pub fn children(&mut self, seen: &HashMap<ChildKey, SeenChild>) -> BTreeMap<ChildKey, ChildFacts> {
         self.seen = seen.iter().map(|(key, child)| (key.clone(), child.version.clone())).collect();
+        for (key, applied) in &mut self.children {
+            applied.pending = applied.pending && self.seen.get(key) == applied.replaced.as_ref();
+        }
+        self.children.retain(|key, applied| applied.pending || seen.contains_key(key));
         let keys = seen.keys().chain(self.children.keys());
         keys.filter_map(|key| Some((key.clone(), self.child(key, seen.get(key))?))).collect()
     }
 
     fn child(&self, key: &ChildKey, seen: Option<&SeenChild>) -> Option<ChildFacts> {
-        let version = seen.map(|s| s.version.clone());
         match (self.children.get(key), seen) {
-            (Some(applied), _) if applied.replaced == version => {
+            (Some(applied), _) if applied.pending => {
                 Some(ChildFacts { hash: Some(applied.hash.clone()), drifted: false, shown: false })
             }
             (Some(applied), Some(seen)) => {
@@ -107,7 +108,9 @@ impl Memory {
 
     /// Notes a child that was applied.
     pub fn applied(&mut self, key: ChildKey, hash: String, replaced: Option<String>, version: String) {
-        self.children.insert(key, AppliedChild { hash, replaced, version });
+        // An apply that changed nothing leaves nothing to wait for.
+        let pending = replaced.as_ref() != Some(&version);
+        self.children.insert(key, AppliedChild { hash, replaced, version, pending });
     }
 
     /// The version of a child that the watch showed last.
@@ -119,5 +122,56 @@ impl Memory {
     /// Notes a child that was deleted.
     pub fn deleted(&mut self, key: &ChildKey) {
         self.children.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::ChildKind;
+
+    fn key() -> ChildKey {
+        ChildKey { kind: ChildKind::Service, name: "demo".to_owned() }
+    }
+
+    fn seen(version: &str) -> HashMap<ChildKey, SeenChild> {
+        HashMap::from([(key(), SeenChild { hash: Some("h".to_owned()), version: version.to_owned() })])
+    }
+
+    #[test]
+    fn a_child_counts_as_applied_until_the_watch_moves_on() {
+        let mut memory = Memory::default();
+        memory.applied(key(), "h".to_owned(), None, "1".to_owned());
+        let before = memory.children(&HashMap::new());
+        assert_eq!(before[&key()], ChildFacts { hash: Some("h".to_owned()), drifted: false, shown: false });
+        let shown = memory.children(&seen("1"));
+        assert_eq!(shown[&key()], ChildFacts { hash: Some("h".to_owned()), drifted: false, shown: true });
+        let changed = memory.children(&seen("2"));
+        assert!(changed[&key()].drifted, "somebody else wrote it");
+    }
+
+    #[test]
+    fn an_apply_that_changes_nothing_is_not_waited_for() {
+        let mut memory = Memory::default();
+        memory.applied(key(), "h".to_owned(), Some("1".to_owned()), "1".to_owned());
+        assert!(memory.children(&seen("1"))[&key()].shown);
+    }
+
+    #[test]
+    fn a_child_that_somebody_deletes_is_missed() {
+        let mut memory = Memory::default();
+        memory.applied(key(), "h".to_owned(), None, "1".to_owned());
+        assert_eq!(memory.children(&seen("1")).len(), 1);
+        assert!(memory.children(&HashMap::new()).is_empty());
+    }
+
+    #[test]
+    fn a_boot_config_map_that_somebody_deletes_is_missed() {
+        let ours = BootConfigMap { resource_version: "1".to_owned(), file: None };
+        let mut memory = Memory::default();
+        memory.wrote_boot(None, ours.clone());
+        assert_eq!(memory.boot(None), Some(ours.clone()), "the watch is behind");
+        assert_eq!(memory.boot(Some(ours.clone())), Some(ours));
+        assert_eq!(memory.boot(None), None, "it is gone");
     }
 }

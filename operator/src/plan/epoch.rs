@@ -58,13 +58,15 @@ pub fn boot_name(runtime: &str) -> String {
 }
 
 /// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
-/// status or a pod has ever shown, so that no pod refuses it as stale.
+/// status, a pod or this process has ever shown, so that no pod refuses it as stale.
 pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     let runtime = seen.runtime.as_ref();
     let uid = uid_of(runtime);
     let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
     let answered = seen.contacts.values().filter_map(|c| c.answer.as_ref()).map(|a| a.status.epoch).max();
-    let known = status.max(answered.unwrap_or(0));
+    // What this process has written may have been read by a pod that nobody has heard from since.
+    let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
+    let known = status.max(answered.unwrap_or(0)).max(written);
     let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
     if let Some(file) = current
         && policy.is_in(file)
