@@ -87,3 +87,42 @@ fn validate_says_what_is_wrong_by_file_and_line() {
     let good = validate(&Home::new(&agent(0.1)));
     assert!(good.status.success() && String::from_utf8(good.stdout).unwrap().contains("entry point slow"));
 }
+
+#[tokio::test]
+async fn the_healthcheck_of_the_image_tells_alive_from_gone() {
+    let home = Home::new(&agent(0.1));
+    let mut runtime = home.start().await;
+    let check = |port: u16| async move {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_agent-runtime"));
+        command.args(["healthcheck", "--port", &port.to_string()]).status().await.unwrap().success()
+    };
+    let port = runtime.address.port();
+    assert!(check(port).await);
+    runtime.signal(rustix::process::Signal::INT);
+    assert_eq!(runtime.exit_code().await, Some(0));
+    assert!(!check(port).await);
+}
+
+#[tokio::test]
+async fn the_sample_site_answers_at_once_and_slowly() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_agent-runtime"));
+    let mut site = command.args(["sample-site", "--port", &port.to_string()]).kill_on_drop(true).spawn().unwrap();
+    let watched = format!(
+        "graph:\n  entry_points: {{slow: fast}}\n  nodes:\n    - {{id: fast, node_type: http, url: 'http://127.0.0.1:{port}/', output_keys: [status, body], max_retries: 5}}\n    - {{id: later, node_type: http, method: POST, url: 'http://127.0.0.1:{port}/slow?seconds=1', body: {{page: '{{{{body}}}}'}}, headers: {{X-Page: '{{{{status}}}}'}}, max_retries: 0}}\n    - {{id: missing, node_type: http, url: 'http://127.0.0.1:{port}/none', max_retries: 0}}\n    - {{id: sent, node_type: http, url: 'http://127.0.0.1:{port}/slow?seconds=1', output_keys: [elapsed_ms], max_retries: 0}}\n  edges:\n    - {{id: a, source: fast, target: missing}}\n    - {{id: b, source: missing, target: later, condition: on_failure}}\n    - {{id: c, source: later, target: sent, condition: on_failure}}\n"
+    );
+    let home = Home::new(&watched);
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    let id = runtime.trigger().await;
+    let path = format!("/api/v1/executions/{id}");
+    crate::process::eventually("it has ended", || async { runtime.get(&path).await.1["ended"].is_string() }).await;
+    let (_, execution) = runtime.get(&path).await;
+    let memory = &execution["memory"];
+    assert_eq!((&execution["state"], &memory["status"]), (&"succeeded".into(), &200.into()), "{execution}");
+    assert!(memory["elapsed_ms"].as_i64() >= Some(1000), "{execution}");
+    assert_eq!(runtime.status().await.health.tools.as_str(), "degraded", "some requests failed");
+    let pid = site.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(site.wait().await.unwrap().success());
+}

@@ -123,6 +123,26 @@ impl Home {
     }
 }
 
+impl Drop for Runtime {
+    /// Ends it as a person would, so that its coverage is written; a second signal ends it at once.
+    fn drop(&mut self) {
+        for _ in 0..2 {
+            let Some(pid) =
+                self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw)
+            else {
+                return;
+            };
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            for _ in 0..40 {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(25));
+            }
+        }
+    }
+}
+
 impl Runtime {
     pub(crate) async fn status(&self) -> Status {
         self.client.status(self.address, None, PATIENCE).await.unwrap()
@@ -195,6 +215,7 @@ impl Runtime {
         rustix::process::kill_process(pid.unwrap(), signal).unwrap();
     }
 
+    /// As a crash: SIGKILL.
     pub(crate) async fn kill(mut self) {
         self.child.start_kill().unwrap();
         self.child.wait().await.unwrap();
