@@ -47,7 +47,7 @@ fn apply_runs_and_a_second_apply_changes_nothing() {
 fn what_somebody_deletes_or_changes_is_put_back() {
     let space = Space::new("drift");
     space.start(&runtime("demo", 1, &json!({})));
-    space.kubectl(&["delete", "service", "demo", "configmap/demo-boot"]);
+    space.kubectl(&["delete", "service/demo", "configmap/demo-boot"]);
     space.kubectl(&["scale", "deployment", "demo", "--replicas=3"]);
     let list = |kind: &str| space.list(kind, "agents.hive.dev/runtime=demo");
     let named = |kind: &str, name: &str| list(kind).iter().any(|object| object["metadata"]["name"] == name);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::space::{Space, cluster, condition, http, runtime};
+use crate::space::{Space, cluster, condition, runtime};
 
 /// The audit log from here on.
 struct Audit {
@@ -82,10 +82,10 @@ fn patch_to_acknowledged_against_its_parts() {
     let space = Space::alone("speed");
     space.start(&runtime("demo", 1, &json!({})));
     space.kubectl(&["create", "configmap", "bare"]);
-    let pod = space.pod("demo");
     let proxy = Proxy::start();
     let object = format!("/apis/agents.hive.dev/v1alpha1/namespaces/{}/agentruntimes/demo", space.name);
-    let bare = format!("/api/v1/namespaces/{}/configmaps/bare", space.name);
+    let config_map = format!("/api/v1/namespaces/{}/configmaps/bare", space.name);
+    let bare = Bare::start(18_100);
     let (mut whole, mut map, mut push, mut status) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..20 {
         let state = if round % 2 == 0 { "paused" } else { "running" };
@@ -98,11 +98,9 @@ fn patch_to_acknowledged_against_its_parts() {
         });
         whole.push(begun.elapsed());
         let begun = Instant::now();
-        proxy.patch(&bare, &json!({ "data": { "round": round.to_string() } }));
+        proxy.patch(&config_map, &json!({ "data": { "round": round.to_string() } }));
         map.push(begun.elapsed());
-        let begun = Instant::now();
-        http(&pod, "GET", "/api/v1/status", "");
-        push.push(begun.elapsed());
+        push.push(bare.push(state));
         let begun = Instant::now();
         proxy.patch(&format!("{object}/status"), &json!({ "metadata": { "annotations": null } }));
         status.push(begun.elapsed());
@@ -114,6 +112,56 @@ fn patch_to_acknowledged_against_its_parts() {
         parts.as_secs_f64() * 1e3,
         whole.as_secs_f64() / parts.as_secs_f64()
     );
+}
+
+/// The release binary on this machine, for a push without an operator.
+struct Bare {
+    child: std::process::Child,
+    folder: std::path::PathBuf,
+    port: u16,
+}
+
+impl Bare {
+    fn start(port: u16) -> Self {
+        let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/agent-runtime");
+        let agent = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agents/site-watch.yaml");
+        let folder = std::env::temp_dir().join(format!("bare-{}-{port}", std::process::id()));
+        let child = std::process::Command::new(binary)
+            .args(["serve", agent, "--lifecycle-enabled", "true", "--host", "127.0.0.1", "--port", &port.to_string()])
+            .arg("--data-dir")
+            .arg(&folder)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let bare = Self { child, folder, port };
+        eventually_quick(|| bare.call("GET /health/ready").starts_with("HTTP/1.1 200"));
+        bare
+    }
+
+    /// The time of one verb, with its record on disk.
+    fn push(&self, state: &str) -> Duration {
+        let verb = if state == "paused" { "pause" } else { "resume" };
+        let begun = Instant::now();
+        let answer = self.call(&format!("POST /api/v1/lifecycle/{verb}"));
+        assert!(answer.starts_with("HTTP/1.1 20"), "{answer}");
+        begun.elapsed()
+    }
+
+    fn call(&self, what: &str) -> String {
+        use std::io::{Read as _, Write as _};
+        let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", self.port)) else { return String::new() };
+        let mut answer = String::new();
+        let head = format!("{what} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+        let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+        answer
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
 }
 
 fn eventually_quick(mut look: impl FnMut() -> bool) {
@@ -169,35 +217,14 @@ impl Drop for Proxy {
     }
 }
 
-/// The release binary on this machine, from exec to the first 200 of its readiness probe.
+/// From exec to the first 200 of the readiness probe.
 #[test]
 fn exec_to_ready() {
-    let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/agent-runtime");
-    let agent = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agents/site-watch.yaml");
-    let mut times = Vec::new();
-    for round in 0..15u16 {
-        let (folder, port) =
-            (std::env::temp_dir().join(format!("exec-to-ready-{}-{round}", std::process::id())), 18_200 + round);
+    let times = (0..15).map(|round| {
         let begun = Instant::now();
-        let mut child = std::process::Command::new(binary)
-            .args(["serve", agent, "--lifecycle-enabled", "true", "--host", "127.0.0.1", "--port", &port.to_string()])
-            .arg("--data-dir")
-            .arg(&folder)
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        eventually_quick(|| ready(port));
-        times.push(begun.elapsed());
-        child.kill().and_then(|()| child.wait()).unwrap();
-        std::fs::remove_dir_all(folder).unwrap();
-    }
+        let _bare = Bare::start(18_200 + round);
+        begun.elapsed()
+    });
+    let times = times.collect();
     println!("exec to ready of the runtime: p50 {:.1} ms", median(times).as_secs_f64() * 1e3);
-}
-
-fn ready(port: u16) -> bool {
-    use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
-    let mut answer = String::new();
-    let asked = stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
 }

@@ -18,7 +18,7 @@ pub(super) struct Reading<'a> {
     pub(super) state: RuntimeState,
     /// The effective state is reached by every pod that exists, and the rollout is complete.
     pub(super) ready: bool,
-    /// Every seen pod is where it should be, and only the barrier is missing.
+    /// A LIST of the pods is due: none was taken for this epoch, or only that is missing.
     pub(super) needs_barrier: bool,
     /// Why it cannot go on without somebody's help: a reason and a sentence.
     pub(super) stalled: Option<(&'static str, String)>,
@@ -44,6 +44,10 @@ impl<'a> Reading<'a> {
         let rolled_out = !wanted.changes_pods() && rolled_out(seen, standings, replicas, policy.desired);
         let barrier_holds = barrier_holds(seen, file.epoch, standings);
         let tightening = policy.desired != Desired::Running;
+        // The first LIST may run while the pushes do: a pod that is made after the boot ConfigMap was
+        // written boots closed, and waits for the operator. One more is taken if that one showed a
+        // pod that the watch has not.
+        let listed = seen.barrier.as_ref().is_some_and(|barrier| barrier.epoch == file.epoch);
         let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
         let at = deadline.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
         let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
@@ -51,7 +55,7 @@ impl<'a> Reading<'a> {
             epoch: file.epoch,
             state,
             ready: reached && rolled_out && (barrier_holds || !tightening),
-            needs_barrier: reached && tightening && !barrier_holds,
+            needs_barrier: tightening && !barrier_holds && (reached || !listed),
             stalled: None,
             unknown: standings
                 .iter()
