@@ -69,6 +69,7 @@ pub(crate) fn load(cluster: &Cluster) -> anyhow::Result<Images> {
         let name = format!("{}:{}", recipe.name, images.tag);
         let built = pack(&recipe, &name, &dist)?;
         let loaded = cluster.load_image(&built, Some(&name))?;
+        forget(&built);
         eprintln!("loaded {}", loaded.join(", "));
     }
     Ok(images)
@@ -103,4 +104,12 @@ fn pack(recipe: &Recipe, name: &str, dist: &Path) -> anyhow::Result<String> {
     tool.args(["--build-context", &context, "--target", recipe.stage, "--tag", name, "--file", recipe.file, "."]);
     workspace::read(&mut tool)?;
     Ok(name.to_owned())
+}
+
+/// The cluster has it now; in the builder's own store each change would leave one more.
+fn forget(name: &str) {
+    let removed = Command::new("buildah").args(["--storage-driver", "vfs", "rmi", "--force", name]).output();
+    if !removed.is_ok_and(|output| output.status.success()) {
+        eprintln!("{name} stays in the image store of this machine");
+    }
 }

@@ -37,7 +37,8 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
         "clippy",
         workspace::cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
     );
-    tally.tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace"]));
+    tally
+        .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
     tally.licences();
     if task.no_coverage {
         tally.skip("coverage", "--no-coverage");

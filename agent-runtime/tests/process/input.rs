@@ -88,6 +88,21 @@ fn validate_says_what_is_wrong_by_file_and_line() {
     assert!(good.status.success() && String::from_utf8(good.stdout).unwrap().contains("entry point slow"));
 }
 
+#[test]
+fn every_example_is_valid() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/agents");
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agent-runtime"));
+        let output = command.arg("validate").arg(&path).output().unwrap();
+        assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+        assert!(!String::from_utf8_lossy(&output.stdout).contains("warning"), "{}", path.display());
+        count += 1;
+    }
+    assert!(count >= 2);
+}
+
 #[tokio::test]
 async fn the_healthcheck_of_the_image_tells_alive_from_gone() {
     let home = Home::new(&agent(0.1));
