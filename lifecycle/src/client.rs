@@ -207,7 +207,9 @@ fn foreign(address: SocketAddr, code: u16, reason: &dyn std::fmt::Display) -> Er
     Error::Foreign { address, code, reason: reason.to_string() }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error with its causes. hyper's own words are no more than "client error".
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

@@ -36,7 +36,9 @@ const QUEUE: usize = 4096;
 const PAGE: u32 = 50;
 /// Plans in a row within one reconcile: the first, and one after each barrier or refusal.
 const ROUNDS: usize = 4;
-
+/// The pause after a failed reconcile; it doubles up to `BACKOFF_MAX`.
+const BACKOFF: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Every object is visited at least every five minutes.
 const FORGET: Duration = Duration::from_secs(900);
 
@@ -190,8 +192,7 @@ async fn reconcile(runtime: Arc<AgentRuntime>, context: Arc<Context>) -> Result<
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
 fn failed(runtime: Arc<AgentRuntime>, error: &act::Error, context: Arc<Context>) -> Action {
     let failures = context.memories().get(&runtime.uid().unwrap_or_default()).map_or(1, |memory| memory.failures);
-    let doubled = Duration::from_millis(50).saturating_mul(2u32.saturating_pow(failures.min(12)));
-    let pause = doubled.min(Duration::from_secs(60)).mul_f64(rand::random_range(0.75..1.25));
+    let pause = act::backoff(BACKOFF, BACKOFF_MAX, failures);
     match error {
         act::Error::Conflict { .. } => {
             tracing::debug!(name = %runtime.name_any(), %error, "planned from an old picture")
@@ -219,9 +220,10 @@ impl Context {
 
     async fn converge(&self, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Result<Action, act::Error> {
         let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
+        let agent = self.agent_text(&runtime).await?;
         let mut again = Duration::from_secs(1);
         for _ in 0..ROUNDS {
-            let seen = self.observe(&owner, Arc::clone(&runtime), memory).await?;
+            let seen = self.observe(&owner, Arc::clone(&runtime), agent.clone(), memory);
             let now = Timestamp::now();
             let next = plan(&seen, &self.settings, now);
             let refusal = memory.refusal.clone();
@@ -243,12 +245,7 @@ impl Context {
         Ok(Action::requeue(again))
     }
 
-    async fn observe(
-        &self,
-        owner: &Owner,
-        runtime: Arc<AgentRuntime>,
-        memory: &mut Memory,
-    ) -> Result<Observed, act::Error> {
+    fn observe(&self, owner: &Owner, runtime: Arc<AgentRuntime>, agent: AgentText, memory: &mut Memory) -> Observed {
         let deployment = deployment_name(&owner.name);
         let pods: Vec<_> = self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect();
         let deployments = self.deployments.of(owner);
@@ -265,8 +262,8 @@ impl Context {
         }
         self.services.of(owner).iter().for_each(|s| note(&mut children, ChildKind::Service, s.as_ref()));
         deployments.iter().for_each(|d| note(&mut children, ChildKind::Deployment, d.as_ref()));
-        Ok(Observed {
-            agent: self.agent_text(&runtime).await?,
+        Observed {
+            agent,
             runtime: memory.runtime(runtime),
             boot,
             children: memory.children(&children),
@@ -276,7 +273,7 @@ impl Context {
             barrier: memory.barrier.clone(),
             epoch_since: memory.epoch_since,
             refusal: memory.refusal.clone(),
-        })
+        }
     }
 
     async fn agent_text(&self, runtime: &AgentRuntime) -> Result<AgentText, act::Error> {

@@ -70,7 +70,7 @@ pub(crate) struct Logs {
 /// Runs the task.
 pub(crate) fn run(task: Task) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Up(up) => bring_up(up),
+        Task::Up(up) => bring_up(&up),
         Task::Down => Cluster::down(&Terminal::new()).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Task::Status => show_status(&Cluster::status()?),
         Task::Load(load) => load_image(&load),
@@ -78,13 +78,19 @@ pub(crate) fn run(task: Task) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn bring_up(up: Up) -> anyhow::Result<ExitCode> {
-    let target = match up.context {
-        Some(context) => Target::Context(context),
-        None if up.kind => Target::Kind,
-        None => Target::Host,
-    };
-    let cluster = Cluster::up(&target, &Terminal::new())?;
+impl Up {
+    /// The cluster that is asked for.
+    pub(crate) fn target(&self) -> Target {
+        match &self.context {
+            Some(context) => Target::Context(context.clone()),
+            None if self.kind => Target::Kind,
+            None => Target::Host,
+        }
+    }
+}
+
+fn bring_up(up: &Up) -> anyhow::Result<ExitCode> {
+    let cluster = Cluster::up(&up.target(), &Terminal::new())?;
     let kubectl = cluster.kubectl();
     println!("export KUBECONFIG={}", cluster.kubeconfig().display());
     println!("alias kubectl={}", kubectl.get_program().display());

@@ -4,11 +4,12 @@ use std::process::{ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ::cluster::{Cluster, Target};
 use anyhow::{Context as _, bail};
 use clap::Args;
-use cluster::{Cluster, Target};
 use serde_json::{Value, json};
 
+use crate::cluster::Up;
 use crate::progress::Terminal;
 use crate::{images, release, workspace};
 
@@ -17,24 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const NAME: &str = "site-watch";
 
 #[derive(Debug, Args)]
-#[group(multiple = false)]
 pub(crate) struct Demo {
-    /// Use a cluster of kind, in Docker
-    #[arg(long)]
-    kind: bool,
-    /// Use the cluster of this context of your kubeconfig; it must be able to pull the images
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    up: Up,
 }
 
 /// Runs the demonstration and leaves the cluster up.
 pub(crate) fn run(task: &Demo) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
-    let target = match &task.context {
-        Some(context) => Target::Context(context.clone()),
-        None if task.kind => Target::Kind,
-        None => Target::Host,
-    };
+    let target = task.up.target();
     println!(
         "This brings up a Kubernetes cluster ({target}), builds the images, installs the chart and runs an agent."
     );

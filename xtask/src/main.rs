@@ -27,6 +27,8 @@ enum Task {
     #[command(subcommand)]
     Cluster(cluster::Task),
     /// Show the product on a real cluster: apply, pause, resume, update, stop and delete an agent
+    ///
+    /// The cluster of a context must be able to pull the images.
     Demo(demo::Demo),
     /// Run everything that a change must pass
     Test(test::Test),

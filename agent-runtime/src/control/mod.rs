@@ -246,7 +246,6 @@ impl Controller {
             Some(drain) => Drain { deadline: drain.deadline.min(deadline), on_timeout, passed: drain.passed },
             None => Drain { deadline, on_timeout, passed: false },
         });
-        self.wake.notify_one();
     }
 
     fn publish(&self, core: &Core) {

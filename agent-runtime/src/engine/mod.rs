@@ -92,8 +92,8 @@ impl Engine {
         agents.insert(agent.hash.clone(), Arc::clone(&agent));
         let mut queue = Queue::default();
         for execution in store.live()? {
-            let priority = agents.get(&execution.definition).and_then(|a| a.entry_points.get(&execution.entry_point));
-            queue.put(execution, priority.map_or(0, |entry| entry.priority));
+            let priority = priority(&agents, &execution);
+            queue.put(execution, priority);
         }
         Ok(Self {
             gate,
@@ -235,10 +235,7 @@ impl Engine {
         queue.ended(&entry_point);
         match walked {
             Walked::Parked | Walked::Checkpointed => {
-                let agents = self.agents();
-                let entry = agents.get(&execution.definition).and_then(|a| a.entry_points.get(&entry_point));
-                let priority = entry.map_or(0, |entry| entry.priority);
-                drop(agents);
+                let priority = priority(&self.agents(), &execution);
                 queue.put(execution, priority);
             }
             Walked::Ended | Walked::Lost => {}
@@ -258,6 +255,12 @@ impl Engine {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The priority that an execution's own definition gives it.
+fn priority(agents: &HashMap<String, Arc<Agent>>, execution: &Execution) -> i32 {
+    let agent = agents.get(&execution.definition);
+    agent.and_then(|agent| agent.entry_points.get(&execution.entry_point)).map_or(0, |entry| entry.priority)
 }
 
 /// Whether an execution is to be parked rather than queued.

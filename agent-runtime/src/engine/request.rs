@@ -9,6 +9,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use lifecycle::client::chain;
 use serde_json::{Map, Value, json};
 
 use super::fill;
@@ -102,14 +103,4 @@ fn outputs(status: u16, body: &[u8], begun: Instant) -> Map<String, Value> {
     outputs.insert("elapsed_ms".to_owned(), json!(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)));
     outputs.insert("body".to_owned(), value);
     outputs
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

@@ -105,8 +105,7 @@ impl Store {
                 let name = format!("{}\u{0}{}", execution.entry_point, key.key);
                 let mut keys = txn.open_table(IDEMPOTENCY)?;
                 let before = keys.get(name.as_str())?.map(|found| tables::read_key(found.value()));
-                if let Some((at, body, id)) = before.filter(|(at, ..)| now - at < KEY_LIFETIME_SECONDS) {
-                    let _ = at;
+                if let Some((_, body, id)) = before.filter(|(at, ..)| now - at < KEY_LIFETIME_SECONDS) {
                     return Ok(if body == key.body { Accepted::Again(id) } else { Accepted::Clash });
                 }
                 keys.insert(name.as_str(), (now, &key.body, execution.id.as_str()))?;

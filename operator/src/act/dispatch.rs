@@ -10,6 +10,7 @@ use lifecycle::wire::Status;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
+use crate::act::backoff;
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard};
 use crate::plan::{Call, Order};
@@ -163,7 +164,7 @@ impl Inner {
                 contact.failures = contact.failures.saturating_add(1);
                 contact.failing_since = contact.failing_since.or(Some(now));
                 contact.error = Some(error.to_string());
-                contact.next_attempt = Some(now + backoff(contact.failures));
+                contact.next_attempt = Some(now + pause(contact.failures));
             }
         }
     }
@@ -188,9 +189,7 @@ fn heard(outcome: Result<Status, Error>) -> Result<Status, Error> {
     }
 }
 
-fn backoff(failures: u32) -> SignedDuration {
-    let doubled = BACKOFF.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1).min(16)));
-    let whole = doubled.min(BACKOFF_MAX);
-    let jittered = whole.mul_f64(rand::random_range(0.75..1.25));
-    SignedDuration::try_from(jittered).unwrap_or(SignedDuration::from_secs(15))
+fn pause(failures: u32) -> SignedDuration {
+    let pause = backoff(BACKOFF, BACKOFF_MAX, failures.saturating_sub(1));
+    SignedDuration::try_from(pause).unwrap_or(SignedDuration::from_secs(15))
 }

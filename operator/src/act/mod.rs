@@ -211,6 +211,13 @@ impl Actor {
     }
 }
 
+/// The pause before another attempt: `first`, doubled so many times, at most `most`, a quarter less or more.
+#[must_use]
+pub fn backoff(first: Duration, most: Duration, doublings: u32) -> Duration {
+    let doubled = first.saturating_mul(2u32.saturating_pow(doublings));
+    doubled.min(most).mul_f64(rand::random_range(0.75..1.25))
+}
+
 /// Whether the API server will never take this manifest. A field that the schema does not know comes as
 /// a 500 from server-side apply, with nothing but its text to tell it from a passing failure.
 fn is_refusal(code: u16, message: &str) -> bool {
