@@ -163,6 +163,8 @@ impl<'a> Host<'a> {
     fn kubectl(&self, arguments: &[&str]) -> Result<Command, Error> {
         let mut command = Command::new(self.toolchain.path(Program::Kubectl)?);
         command.env_clear().arg("--kubeconfig").arg(self.place.kubeconfig()).arg("--request-timeout=5s");
+        // Without a home, kubectl would keep its cache in the folder that we were started in.
+        command.arg("--cache-dir").arg(self.place.run().join("kubectl"));
         command.args(arguments);
         Ok(command)
     }
