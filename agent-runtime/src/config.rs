@@ -24,6 +24,10 @@ pub enum Command {
         /// The definition, YAML or JSON.
         file: PathBuf,
     },
+    /// Print the JSON Schema of an agent's definition.
+    Schema,
+    /// Print the OpenAPI document of the server.
+    Openapi,
     /// Ask the runtime of this machine whether it is alive; for a container's HEALTHCHECK.
     Healthcheck {
         /// The port of the lifecycle server.
@@ -94,6 +98,19 @@ pub struct Serve {
     #[arg(long, env = "HIVE_WHILE_PAUSED", default_value = "reject")]
     pub while_paused: WhilePaused,
 
+    /// The MCP servers whose tools the agent uses; mcp_servers.json beside the agent if not set.
+    #[arg(long, env = "HIVE_MCP_SERVERS")]
+    pub mcp_servers: Option<PathBuf>,
+
+    /// Run the agent although tools that it names are offered by no server.
+    #[arg(long, env = "HIVE_ALLOW_MISSING_TOOLS", default_value = "false", action = ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true")]
+    pub allow_missing_tools: bool,
+
+    /// Days for which executions that have ended are kept.
+    #[arg(long, env = "HIVE_RETENTION_DAYS", default_value_t = 7, value_parser = clap::value_parser!(i64).range(1..=3650))]
+    pub retention_days: i64,
+
     /// A token that lifecycle verbs and triggers must bear, when nothing manages this runtime.
     #[arg(long, env = "HIVE_LIFECYCLE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
@@ -123,6 +140,12 @@ impl Serve {
     #[must_use]
     pub fn records(&self) -> &std::path::Path {
         self.record_dir.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// The file of the MCP servers.
+    #[must_use]
+    pub fn servers(&self) -> PathBuf {
+        self.mcp_servers.clone().unwrap_or_else(|| self.file.with_file_name("mcp_servers.json"))
     }
 
     /// The time from SIGTERM to exit.

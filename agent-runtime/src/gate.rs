@@ -147,6 +147,11 @@ impl ExecutionPermit {
         Some(StepPermit { _execution: self })
     }
 
+    /// Aborts the steps of this execution, which gets no more of them.
+    pub fn abort(&self) {
+        self.interrupt.cancel();
+    }
+
     /// Ends when the step under way is to be aborted.
     pub async fn interrupted(&self) {
         self.interrupt.cancelled().await;

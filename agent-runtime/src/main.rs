@@ -4,17 +4,36 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent_runtime::config::{Cli, Command, Serve};
-use agent_runtime::{definition, sample_site, serve};
+use agent_runtime::{definition, init, sample_site, serve, server};
 use clap::Parser as _;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(config) => run(*config).await,
+        Command::Serve(_) if init::is_first() => init::run().unwrap_or_else(|error| {
+            eprintln!("cannot begin as process 1: {error}");
+            ExitCode::FAILURE
+        }),
+        Command::Serve(config) => block_on(run(*config)),
         Command::Validate { file } => validate(&file),
+        Command::Schema => print(&definition::schema()),
+        Command::Openapi => print(&server::document()),
         Command::Healthcheck { port } => told("not alive", lifecycle::probe::check(port, "/health/live")),
-        Command::SampleSite { port } => told("cannot serve", sample_site::serve(port).await),
+        Command::SampleSite { port } => block_on(async { told("cannot serve", sample_site::serve(port).await) }),
     }
+}
+
+fn block_on(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            eprintln!("cannot begin: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(document: &impl serde::Serialize) -> ExitCode {
+    told("cannot print", serde_json::to_string_pretty(document).map(|text| println!("{text}")).map_err(Into::into))
 }
 
 async fn run(config: Serve) -> ExitCode {

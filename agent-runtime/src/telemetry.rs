@@ -1,4 +1,4 @@
-//! Metrics, and the health of tools from their recent calls.
+//! Metrics, and the health of models and tools from their recent calls.
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicI64;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::engine::step::Outcome;
+use crate::llm::Usage;
 use crate::store::State;
 
 /// Recent calls from which health is judged.
@@ -33,6 +34,16 @@ struct StepLabel {
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CodeLabel {
     code: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DirectionLabel {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EntryLabel {
+    entry_point: String,
 }
 
 /// Values that are read when they are asked for.
@@ -63,7 +74,10 @@ pub struct Telemetry {
     parked: Gauge<i64, AtomicI64>,
     open: Gauge<i64, AtomicI64>,
     epoch: Gauge<i64, AtomicI64>,
+    tokens: Family<DirectionLabel, Counter>,
+    run_seconds: Family<EntryLabel, Histogram>,
     recent: Mutex<VecDeque<bool>>,
+    recent_models: Mutex<VecDeque<bool>>,
 }
 
 impl Default for Telemetry {
@@ -80,6 +94,14 @@ impl Default for Telemetry {
         registry.register("steps", "Programs and requests, by kind and result", Family::clone(&steps));
         registry.register("http_answers", "Answers of this server, by code", Family::clone(&answers));
         registry.register("accept_seconds", "From a trigger to its execution on disk", accept_seconds.clone());
+        let tokens = Family::default();
+        let run_seconds = Family::new_with_constructor(run_histogram as fn() -> Histogram);
+        registry.register("tokens", "Tokens of language models, by direction", Family::clone(&tokens));
+        registry.register(
+            "execution_run_seconds",
+            "Time that an execution held its permit, by entry point",
+            Family::clone(&run_seconds),
+        );
         let in_flight = gauge(&mut registry, "executions_in_flight", "Executions that hold a permit");
         let queued = gauge(&mut registry, "executions_queued", "Executions that wait for their turn");
         let parked = gauge(&mut registry, "executions_parked", "Executions parked until a time");
@@ -96,7 +118,10 @@ impl Default for Telemetry {
             parked,
             open,
             epoch,
+            tokens,
+            run_seconds,
             recent: Mutex::default(),
+            recent_models: Mutex::default(),
         }
     }
 }
@@ -113,15 +138,38 @@ impl Telemetry {
             Outcome::Success(_) => "success",
             Outcome::Failure(_) => "failure",
             Outcome::Interrupted => "interrupted",
+            Outcome::Parked(_) | Outcome::Asks { .. } => "parked",
         };
         self.steps.get_or_create(&StepLabel { kind, result }).inc();
-        if !matches!(outcome, Outcome::Interrupted) {
-            let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-            recent.push_back(matches!(outcome, Outcome::Success(_)));
-            if recent.len() > RECENT {
-                recent.pop_front();
-            }
+        match outcome {
+            Outcome::Success(_) | Outcome::Failure(_) if kind != "event_loop" => self.called_tool(result == "success"),
+            Outcome::Success(_)
+            | Outcome::Failure(_)
+            | Outcome::Interrupted
+            | Outcome::Parked(_)
+            | Outcome::Asks { .. } => {}
         }
+    }
+
+    /// Notes a call of a tool, a program or a request.
+    pub fn called_tool(&self, good: bool) {
+        note(&self.recent, good);
+    }
+
+    /// Notes a call of a model: what it used, if it answered.
+    pub fn called_model(&self, usage: Option<Usage>) {
+        note(&self.recent_models, usage.is_some());
+        let usage = usage.unwrap_or_default();
+        for (direction, tokens) in [("input", usage.input_tokens), ("output", usage.output_tokens)] {
+            let counter = self.tokens.get_or_create(&DirectionLabel { direction });
+            counter.inc_by(u64::try_from(tokens).unwrap_or(0));
+        }
+    }
+
+    /// Notes how long an execution held its permit.
+    pub fn walked(&self, entry_point: &str, took: std::time::Duration) {
+        let label = EntryLabel { entry_point: entry_point.to_owned() };
+        self.run_seconds.get_or_create(&label).observe(took.as_secs_f64());
     }
 
     /// Notes an answer of the server.
@@ -134,17 +182,16 @@ impl Telemetry {
         self.accept_seconds.observe(took.as_secs_f64());
     }
 
-    /// How well programs and requests worked lately.
+    /// How well programs, requests and tools worked lately.
     #[must_use]
     pub fn tools(&self) -> HealthLevel {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let good = recent.iter().filter(|good| **good).count();
-        match (good, recent.len()) {
-            (_, 0) => HealthLevel::Unknown,
-            (good, all) if good == all => HealthLevel::Healthy,
-            (0, _) => HealthLevel::Unhealthy,
-            (_, _) => HealthLevel::Degraded,
-        }
+        judge(&self.recent)
+    }
+
+    /// How well the model answered lately.
+    #[must_use]
+    pub fn models(&self) -> HealthLevel {
+        judge(&self.recent_models)
     }
 
     /// The metrics as text.
@@ -161,5 +208,28 @@ impl Telemetry {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
+    }
+}
+
+fn run_histogram() -> Histogram {
+    Histogram::new([0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0])
+}
+
+fn note(recent: &Mutex<VecDeque<bool>>, good: bool) {
+    let mut recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.push_back(good);
+    if recent.len() > RECENT {
+        recent.pop_front();
+    }
+}
+
+fn judge(recent: &Mutex<VecDeque<bool>>) -> HealthLevel {
+    let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+    let good = recent.iter().filter(|good| **good).count();
+    match (good, recent.len()) {
+        (_, 0) => HealthLevel::Unknown,
+        (good, all) if good == all => HealthLevel::Healthy,
+        (0, _) => HealthLevel::Unhealthy,
+        (_, _) => HealthLevel::Degraded,
     }
 }

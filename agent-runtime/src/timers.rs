@@ -34,6 +34,7 @@ async fn run(id: String, schedule: Schedule, engine: Arc<Engine>, gate: Arc<Gate
         fire(&id, Timestamp::now(), &engine).await;
     }
     let mut from = Timestamp::now();
+    make_up(&id, &schedule, &engine, &gate).await;
     while let Some(due) = schedule.next(from) {
         sleep_until(due).await;
         // A tick that comes due while nothing may start is missed, as one that comes due while the process is down.
@@ -41,8 +42,30 @@ async fn run(id: String, schedule: Schedule, engine: Arc<Engine>, gate: Arc<Gate
             fire(&id, due, &engine).await;
         } else {
             tracing::debug!(entry_point = %id, %due, "a tick was missed: the gate is not open");
+            make_up(&id, &schedule, &engine, &gate).await;
         }
         from = due.max(Timestamp::now());
+    }
+}
+
+/// Waits until something may start, and makes up for the newest tick that was missed, if the timer asks for it.
+async fn make_up(id: &str, schedule: &Schedule, engine: &Engine, gate: &Gate) {
+    if schedule.catch_up.is_none() {
+        return;
+    }
+    let mut changes = gate.changes();
+    // The sender lives as long as the gate, so waiting cannot fail.
+    let _ = changes.wait_for(|_| gate.mode() == GateMode::Open).await;
+    match engine.store().last_tick(id) {
+        // A timer that never ticked has missed nothing.
+        Ok(None) => {}
+        Ok(Some(last)) => {
+            if let Some(missed) = schedule.missed(Some(last), Timestamp::now()) {
+                tracing::info!(entry_point = id, %missed, "a missed tick is made up for");
+                fire(id, missed, engine).await;
+            }
+        }
+        Err(error) => tracing::error!(entry_point = id, %error, "the last tick cannot be read"),
     }
 }
 

@@ -189,7 +189,7 @@ fn kill_9_loses_and_doubles_nothing() {
         || ids.iter().map(|id| execution(&pod, id).to_string()).collect(),
     );
     for id in &ids {
-        assert_eq!(execution(&pod, id)["position"]["visits"]["slow"], 1, "once");
+        assert_eq!(execution(&pod, id)["visits"]["slow"], 1, "once");
     }
     let (_, page) = http(&pod, "GET", "/api/v1/executions?limit=500", "");
     let slow = page["executions"].as_array().unwrap().iter().filter(|e| e["entry_point"] == "slow").count();

@@ -50,6 +50,11 @@ impl Controller {
             tokio::select! {
                 () = self.wake.notified() => {}
                 _ = gate.changed() => bump_at = self.counted(bump_at),
+                () = self.tripped() => {
+                    tracing::warn!("so many executions failed that the circuit breaker opens");
+                    let mut core = self.core.lock().await;
+                    self.happen(&mut core, Event::Breaker).await?;
+                }
                 loaded = finish(&mut loading) => {
                     loading = None;
                     retry_at = self.loaded(loaded).await?;
@@ -63,6 +68,14 @@ impl Controller {
             self.check_drained().await?;
             self.check_deadline().await?;
             self.check_boot_hold().await?;
+        }
+    }
+
+    /// Returns when the breaker is to open; never before there is an engine.
+    async fn tripped(&self) {
+        match self.engine() {
+            Some(engine) => engine.tripped().await,
+            None => std::future::pending().await,
         }
     }
 
@@ -104,17 +117,17 @@ impl Controller {
                 self.happen(&mut core, Event::Ready).await?;
                 Ok(None)
             }
-            Err(LoadError::Agent(error)) => {
+            Err(error) if error.passes() => {
+                tracing::error!(%error, "what the agent needs cannot be had now and is tried again");
+                core.message = Some(error.to_string());
+                self.publish(&core);
+                Ok(Some(Instant::now() + RETRY))
+            }
+            Err(error) => {
                 tracing::error!(%error, "the agent cannot be run");
                 core.message = Some(error.to_string());
                 self.happen(&mut core, Event::Invalid).await?;
                 Ok(None)
-            }
-            Err(LoadError::Store(error)) => {
-                tracing::error!(%error, "the store cannot be had now and is tried again");
-                core.message = Some(error.to_string());
-                self.publish(&core);
-                Ok(Some(Instant::now() + RETRY))
             }
         }
     }

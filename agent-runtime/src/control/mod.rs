@@ -325,7 +325,12 @@ impl Controller {
         }
     }
 
-    /// Ends every long poll.
+    /// Returns when long polls and streams are to end.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Ends every long poll and stream.
     pub fn close(&self) {
         self.closing.cancel();
     }

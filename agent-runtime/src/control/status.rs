@@ -30,7 +30,7 @@ impl Controller {
             entry_points: engine.map(|e| e.agent().entry_points.keys().cloned().collect()).unwrap_or_default(),
             health: self.health(),
             in_flight: Some(count(self.gate.in_flight())),
-            waiting_for_input: 0,
+            waiting_for_input: count(waiting.asks),
             queued: count(waiting.queued),
             epoch: shown.machine.epoch,
             holds: shown.machine.holds.names(),
@@ -51,7 +51,7 @@ impl Controller {
             Some(engine) if engine.store().healthy() => HealthLevel::Healthy,
             Some(_) => HealthLevel::Unhealthy,
         };
-        Health { storage, llm: HealthLevel::Unknown, tools: self.telemetry.tools() }
+        Health { storage, llm: self.telemetry.models(), tools: self.telemetry.tools() }
     }
 
     /// Waits up to `wait` for a version other than `after`. A version of another process, and one

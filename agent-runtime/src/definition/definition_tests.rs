@@ -25,7 +25,7 @@ fn a_small_agent_is_resolved() {
     let loaded = parse("agent.yaml", HELLO).expect("it is valid");
     assert_eq!(loaded.agent.name, "hello");
     assert_eq!(loaded.agent.entry_points["tick"].node, "greet");
-    assert_eq!(loaded.agent.nodes["greet"].edges[0].condition, Condition::OnSuccess);
+    assert!(matches!(loaded.agent.nodes["greet"].edges[0].condition, Condition::OnSuccess));
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
 }
 
@@ -49,9 +49,15 @@ fn every_fault_names_its_field_and_line() {
 #[test]
 fn what_cannot_be_run_is_refused_and_not_ignored() {
     for (from, to, field) in [
-        ("node_type: exec", "node_type: event_loop", "graph.nodes[0].node_type"),
-        ("target: rest}", "target: rest, condition: conditional}", "graph.edges[0].condition"),
-        ("trigger_type: timer", "trigger_type: webhook", "graph.async_entry_points[0].trigger_type"),
+        ("node_type: exec", "node_type: dream", "graph.nodes[0].node_type"),
+        ("node_type: exec", "node_type: exec, effects: twice", "graph.nodes[0].effects"),
+        ("target: rest}", "target: rest, condition: conditional}", "graph.edges[0].condition_expr"),
+        ("target: rest}", "target: rest, condition: often}", "graph.edges[0].condition"),
+        ("trigger_type: timer", "trigger_type: webhook", "graph.async_entry_points[0].trigger_config"),
+        ("trigger_type: timer", "trigger_type: event", "graph.async_entry_points[0].trigger_config"),
+        ("trigger_type: timer", "trigger_type: moon", "graph.async_entry_points[0].trigger_type"),
+        ("interval_seconds: 5", "interval_seconds: 5, overlap: x", "graph.async_entry_points[0].trigger_config"),
+        ("interval_seconds: 5", "interval_seconds: 5, missed: x", "graph.async_entry_points[0].trigger_config"),
         ("interval_seconds: 5", "interval_seconds: 0", "graph.async_entry_points[0].trigger_config"),
         ("interval_seconds: 5", "cron: 'x'", "graph.async_entry_points[0].trigger_config"),
         ("interval_seconds: 5", "cron: '* * * * *', time_zone: Nowhere", "graph.async_entry_points[0].trigger_config"),
@@ -68,15 +74,6 @@ fn what_cannot_be_run_is_refused_and_not_ignored() {
         let found = faults(&text);
         assert!(found.iter().any(|f| f.field == field), "{to}: {found:?}");
     }
-}
-
-#[test]
-fn two_edges_that_hold_at_once_are_refused() {
-    let text = HELLO.replace(
-        "    - {id: e, source: greet, target: rest}",
-        "    - {id: e, source: greet, target: rest}\n    - {id: f, source: greet, target: greet, condition: always}",
-    );
-    assert_eq!(faults(&text)[0].field, "graph.edges[1]");
 }
 
 #[test]
@@ -97,7 +94,7 @@ fn schedule(config: &str) -> Schedule {
     let loaded = parse("agent.yaml", &text).expect("it is valid");
     match &loaded.agent.entry_points["tick"].trigger {
         Trigger::Timer(schedule) => schedule.as_ref().clone(),
-        Trigger::Api => panic!("a timer"),
+        other => panic!("a timer, not {other:?}"),
     }
 }
 
@@ -132,5 +129,71 @@ proptest! {
     fn no_text_makes_it_panic(text in ".{0,300}") {
         let _ = parse("a.yaml", &text);
         let _ = parse("a.json", &text);
+    }
+}
+
+#[test]
+fn a_fault_names_line_and_column() {
+    let fault = faults(&HELLO.replace("target: rest", "target: nowhere")).remove(0);
+    assert_eq!((fault.line, fault.column), (Some(8), Some(38)));
+}
+
+fn graph(edges: &[(&str, &str)]) -> Agent {
+    let nodes: std::collections::BTreeSet<&str> = edges.iter().flat_map(|(a, b)| [*a, *b]).collect();
+    let nodes = nodes.iter().map(|id| format!("    - {{id: {id}, node_type: wait, seconds: 1}}\n")).collect::<String>();
+    let edges = edges
+        .iter()
+        .map(|(a, b)| format!("    - {{source: {a}, target: {b}, condition: always}}\n"))
+        .collect::<String>();
+    parse("a.yaml", &format!("graph:\n  nodes:\n{nodes}  edges:\n{edges}")).expect("it is valid").agent
+}
+
+#[test]
+fn branches_join_at_the_nearest_node_that_all_of_them_lead_to() {
+    let diamond = graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("d", "e")]);
+    assert_eq!(diamond.join(&["b", "c"]), Some("d"));
+    let short = graph(&[("a", "b"), ("a", "c"), ("b", "c")]);
+    assert_eq!(short.join(&["b", "c"]), Some("c"), "a target may be the join itself");
+    assert_eq!(graph(&[("a", "b"), ("a", "c")]).join(&["b", "c"]), None);
+    let looped = graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("d", "a")]);
+    assert_eq!(looped.join(&["b", "c"]), Some("d"));
+}
+
+#[test]
+fn a_webhook_keeps_off_the_runtimes_own_paths_and_needs_a_secret_that_is_one() {
+    let webhook = |config: &str| {
+        let text = HELLO.replace("trigger_type: timer, trigger_config: {interval_seconds: 5}", config);
+        parse("agent.yaml", &text.replace("CONFIG", ""))
+    };
+    let ok = webhook("trigger_type: webhook, trigger_config: {path: /hooks/x, methods: [post], secret: '${NAME}'}");
+    let agent = ok.expect("it is valid").agent;
+    let Trigger::Webhook(hook) = &agent.entry_points["tick"].trigger else { panic!("a webhook") };
+    assert_eq!(hook.secret, Some(entry::Secret::Environment("NAME".to_owned())));
+    for bad in [
+        "path: /api/v1/x",
+        "path: hooks",
+        "path: '/a b'",
+        "path: /x, secret: ''",
+        "path: /x, methods: [GET]",
+        "path: /x, requests_per_minute: 0",
+        "path: /x, secret: a, secret_file: /b",
+    ] {
+        let config = format!("trigger_type: webhook, trigger_config: {{{bad}}}");
+        let error = webhook(&config).expect_err(bad);
+        assert_eq!(error.faults[0].field, "graph.async_entry_points[0].trigger_config", "{bad}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_missed_tick_is_the_newest_due_one_in_the_window(
+        seconds in 1i64..5000, catch_up in 1i64..5000, last in 0i64..100_000, gone in 0i64..20_000,
+    ) {
+        let timer = schedule(&format!("interval_seconds: {seconds}, missed: runOnce, catchup_seconds: {catch_up}"));
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let now = at(last + gone);
+        let due = (last + gone).div_euclid(seconds) * seconds;
+        let served = due > last && due > last + gone - catch_up;
+        prop_assert_eq!(timer.missed(Some(at(last)), now), served.then(|| at(due)));
     }
 }

@@ -1,15 +1,21 @@
 //! The agent's definition: read from Hive's exported shape, checked, and resolved into what the engine runs.
 
 mod check;
+pub mod entry;
+pub mod expression;
+pub mod graph;
+mod join;
 pub mod schedule;
 mod shape;
+mod token;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+pub use entry::{Breaker, EntryPoint, Limits, Overlap, Trigger, Webhook};
+pub use graph::{Condition, Edge, EventLoop, Exec, Node, NodeKind, Output, Request};
 pub use schedule::Schedule;
 
 /// An agent that can be run.
@@ -29,128 +35,53 @@ pub struct Agent {
     pub nodes: BTreeMap<String, Node>,
     /// Most node executions in one run.
     pub max_steps: u32,
+    /// Said to the model before each node's own prompt.
+    pub identity: String,
+    /// Whether the conversation goes on from node to node.
+    pub continuous: bool,
+    /// Where to go on after a pause at a node.
+    pub resume: BTreeMap<String, String>,
+    /// What its executions may use.
+    pub limits: Limits,
+    /// When failures pause the runtime.
+    pub breaker: Option<Breaker>,
 }
 
-/// A named trigger.
-#[derive(Clone, Debug)]
-pub struct EntryPoint {
-    /// The node that an execution begins at.
-    pub node: String,
-    /// What triggers it.
-    pub trigger: Trigger,
-    /// Higher first.
-    pub priority: i32,
-    /// Executions at once.
-    pub max_concurrent: usize,
-    /// Executions that may wait; one more is refused.
-    pub max_queued: usize,
-}
-
-/// What triggers an entry point.
-#[derive(Clone, Debug)]
-pub enum Trigger {
-    /// A POST.
-    Api,
-    /// The clock.
-    Timer(Box<Schedule>),
-}
-
-/// One node of the graph.
-#[derive(Clone, Debug)]
-pub struct Node {
-    /// What it does.
-    pub kind: NodeKind,
-    /// Keys that it reads from the execution's memory.
-    pub inputs: Vec<String>,
-    /// Keys that it writes.
-    pub outputs: Vec<Output>,
-    /// Further attempts after a failed one.
-    pub max_retries: u32,
-    /// Most visits in one execution; 0 is no bound.
-    pub max_visits: u32,
-    /// Where to go next, highest priority first.
-    pub edges: Vec<Edge>,
-}
-
-/// A key that a node writes.
-#[derive(Clone, Debug)]
-pub struct Output {
-    /// The key.
-    pub key: String,
-    /// It may be left out.
-    pub nullable: bool,
-}
-
-/// What a node does.
-#[derive(Clone, Debug)]
-pub enum NodeKind {
-    /// Runs a program: JSON on stdin, a JSON object on stdout, logs on stderr.
-    Exec(Exec),
-    /// Makes a request.
-    Http(Request),
-    /// Waits without holding a permit.
-    Wait(Duration),
-}
-
-/// A program.
-#[derive(Clone, Debug)]
-pub struct Exec {
-    /// The program and its arguments, with `{{key}}` filled in.
-    pub command: Vec<String>,
-    /// Further environment.
-    pub environment: BTreeMap<String, String>,
-    /// It is ended after this long.
-    pub timeout: Duration,
-}
-
-/// A request.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// GET, POST and so on.
-    pub method: http::Method,
-    /// http or https, with `{{key}}` filled in.
-    pub url: String,
-    /// Further headers.
-    pub headers: BTreeMap<String, String>,
-    /// The body, sent as JSON, with `{{key}}` filled in inside its strings.
-    pub body: Option<serde_json::Value>,
-    /// It fails after this long.
-    pub timeout: Duration,
-    /// Answers from 400 on fail the node.
-    pub fail_on_error_status: bool,
-}
-
-/// An edge to the next node.
-#[derive(Clone, Debug)]
-pub struct Edge {
-    /// When it is followed.
-    pub condition: Condition,
-    /// Where it leads.
-    pub target: String,
-    /// Target key by source key, copied on the way.
-    pub mapping: BTreeMap<String, String>,
-}
-
-/// When an edge is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// In any case.
-    Always,
-    /// The node succeeded.
-    OnSuccess,
-    /// The node failed after all its attempts.
-    OnFailure,
-}
-
-impl Condition {
-    /// Whether it holds for an outcome.
+impl Agent {
+    /// The tools that its nodes name, each with the first node that does.
     #[must_use]
-    pub fn holds(self, succeeded: bool) -> bool {
-        match self {
-            Self::Always => true,
-            Self::OnSuccess => succeeded,
-            Self::OnFailure => !succeeded,
+    pub fn tools(&self) -> BTreeMap<&str, &str> {
+        let mut tools = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            if let NodeKind::Loop(event_loop) = &node.kind {
+                for tool in &event_loop.tools {
+                    tools.entry(tool.as_str()).or_insert(id.as_str());
+                }
+            }
         }
+        tools
+    }
+
+    /// The entry points that an event begins.
+    pub fn listeners(&self, event: &str) -> impl Iterator<Item = (&String, &EntryPoint)> {
+        self.entry_points.iter().filter(
+            move |(_, entry)| matches!(&entry.trigger, Trigger::Event(names) if names.iter().any(|name| name == event)),
+        )
+    }
+
+    /// Whether it needs a language model.
+    #[must_use]
+    pub fn needs_model(&self) -> bool {
+        self.nodes.values().any(|node| {
+            matches!(node.kind, NodeKind::Loop(_))
+                || node.edges.iter().any(|edge| matches!(edge.condition, Condition::Model(_)))
+        })
+    }
+
+    /// The node at which the branches of a fork come together; none when they do not.
+    #[must_use]
+    pub fn join(&self, targets: &[&str]) -> Option<&str> {
+        join::nearest(&self.nodes, targets)
     }
 }
 
@@ -213,6 +144,12 @@ pub fn parse(file: &str, text: &str) -> Result<Loaded, Invalid> {
     text.clone_into(&mut agent.text);
     file.clone_into(&mut agent.file);
     Ok(Loaded { agent, warnings })
+}
+
+/// The JSON Schema of a definition, for editors. What it admits is checked further when it is loaded.
+#[must_use]
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(shape::File)
 }
 
 /// Why a definition file could not be used.

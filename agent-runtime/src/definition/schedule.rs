@@ -4,9 +4,10 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use croner::Cron;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
+use super::Overlap;
 use super::shape::TriggerConfig;
 
 /// The shortest interval.
@@ -14,12 +15,20 @@ const MIN_INTERVAL_SECONDS: f64 = 0.1;
 /// The longest interval: a year.
 const MAX_INTERVAL_SECONDS: f64 = 31_536_000.0;
 
+/// How far back a missed tick is made up for, unless it is said; and at most.
+const CATCH_UP_SECONDS: i64 = 3600;
+const MAX_CATCH_UP_SECONDS: i64 = 86_400;
+
 /// When a timer is due.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     rule: Rule,
     /// Due once when the process starts, besides.
     pub run_immediately: bool,
+    /// What a tick does while an execution of the one before has not ended.
+    pub overlap: Overlap,
+    /// The newest missed tick is made up for if it is not older than this; none is never made up for.
+    pub catch_up: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +56,34 @@ impl Schedule {
             (Some(_), Some(_)) => return Err("give cron or an interval, not both".to_owned()),
             (None, None) => return Err("a timer needs cron, interval_minutes or interval_seconds".to_owned()),
         };
-        Ok(Self { rule, run_immediately: config.run_immediately })
+        let overlap = match config.overlap.as_deref() {
+            None | Some("skip") => Overlap::Skip,
+            Some("allow") => Overlap::Allow,
+            Some(other) => return Err(format!("overlap is skip or allow, not {other:?}")),
+        };
+        let catch_up = match config.missed.as_deref() {
+            None | Some("skip") => None,
+            Some("runOnce") => match config.catchup_seconds.unwrap_or(CATCH_UP_SECONDS) {
+                seconds @ 1..=MAX_CATCH_UP_SECONDS => u64::try_from(seconds).ok().map(Duration::from_secs),
+                _ => return Err(format!("catchup_seconds is 1 to {MAX_CATCH_UP_SECONDS}")),
+            },
+            Some(other) => return Err(format!("missed is skip or runOnce, not {other:?}")),
+        };
+        Ok(Self { rule, run_immediately: config.run_immediately, overlap, catch_up })
+    }
+
+    /// The newest time in the catch-up window at which the timer was due and was not served: after
+    /// `last`, if there was one, and not later than `now`.
+    #[must_use]
+    pub fn missed(&self, last: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        let window = SignedDuration::try_from(self.catch_up?).ok()?;
+        let begin = now.checked_sub(window).ok()?;
+        let mut from = last.map_or(begin, |last| last.max(begin));
+        let mut newest = None;
+        while let Some(due) = self.next(from).filter(|due| *due <= now) {
+            (from, newest) = (due, Some(due));
+        }
+        newest
     }
 
     /// The first time after `from` at which the timer is due; none when it never is again.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Fault;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct File {
     #[serde(default)]
     pub(super) agent: AgentShape,
@@ -16,7 +17,7 @@ pub(super) struct File {
     rest: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct AgentShape {
     #[serde(default)]
     pub(super) id: String,
@@ -24,7 +25,7 @@ pub(super) struct AgentShape {
     pub(super) name: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Graph {
     #[serde(default)]
     pub(super) entry_node: Option<String>,
@@ -37,6 +38,22 @@ pub(super) struct Graph {
     pub(super) nodes: Vec<NodeShape>,
     #[serde(default)]
     pub(super) edges: Vec<EdgeShape>,
+    #[serde(default)]
+    pub(super) pause_nodes: Vec<String>,
+    #[serde(default)]
+    pub(super) conversation_mode: Option<String>,
+    #[serde(default)]
+    pub(super) identity_prompt: Option<String>,
+    #[serde(default)]
+    pub(super) default_model: Option<String>,
+    #[serde(default)]
+    pub(super) max_tokens: Option<u32>,
+    #[serde(default)]
+    pub(super) loop_config: LoopConfig,
+    #[serde(default)]
+    pub(super) limits: LimitsShape,
+    #[serde(default)]
+    pub(super) breaker: Option<BreakerShape>,
     #[serde(default = "hundred")]
     pub(super) max_steps: u32,
     #[serde(default = "three")]
@@ -45,7 +62,39 @@ pub(super) struct Graph {
     rest: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct LoopConfig {
+    #[serde(default = "fifty")]
+    pub(super) max_iterations: u32,
+    #[serde(default = "three")]
+    pub(super) stall_detection_threshold: u32,
+}
+
+impl Default for LoopConfig {
+    fn default() -> Self {
+        Self { max_iterations: fifty(), stall_detection_threshold: three() }
+    }
+}
+
+/// What executions may use; 0 is no limit.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LimitsShape {
+    pub(super) tokens: i64,
+    pub(super) tokens_per_day: i64,
+    pub(super) steps_per_day: i64,
+    pub(super) seconds: i64,
+    pub(super) seconds_per_day: i64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BreakerShape {
+    pub(super) failures: usize,
+    pub(super) window_seconds: f64,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct AsyncEntryPoint {
     pub(super) id: String,
     pub(super) entry_node: String,
@@ -61,11 +110,13 @@ pub(super) struct AsyncEntryPoint {
     pub(super) max_concurrent: usize,
     #[serde(default)]
     pub(super) max_queued: Option<usize>,
+    #[serde(default)]
+    pub(super) timeout_seconds: Option<f64>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 pub(super) struct TriggerConfig {
     #[serde(default)]
     pub(super) cron: Option<String>,
@@ -77,11 +128,31 @@ pub(super) struct TriggerConfig {
     pub(super) interval_seconds: Option<f64>,
     #[serde(default)]
     pub(super) run_immediately: bool,
+    #[serde(default)]
+    pub(super) overlap: Option<String>,
+    #[serde(default)]
+    pub(super) missed: Option<String>,
+    #[serde(default)]
+    pub(super) catchup_seconds: Option<i64>,
+    #[serde(default)]
+    pub(super) path: Option<String>,
+    #[serde(default)]
+    pub(super) methods: Vec<String>,
+    #[serde(default)]
+    pub(super) secret: Option<String>,
+    #[serde(default)]
+    pub(super) secret_file: Option<std::path::PathBuf>,
+    #[serde(default)]
+    pub(super) requests_per_minute: Option<u32>,
+    #[serde(default)]
+    pub(super) max_body_bytes: Option<usize>,
+    #[serde(default, alias = "event_names", alias = "event_types")]
+    pub(super) events: Vec<String>,
     #[serde(flatten)]
     rest: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct NodeShape {
     pub(super) id: String,
     #[serde(default = "event_loop")]
@@ -96,6 +167,26 @@ pub(super) struct NodeShape {
     pub(super) max_retries: Option<u32>,
     #[serde(default)]
     pub(super) max_node_visits: u32,
+    #[serde(default)]
+    pub(super) retry_on: Vec<String>,
+    #[serde(default)]
+    pub(super) effects: Option<String>,
+    #[serde(default)]
+    pub(super) emits: Vec<String>,
+    #[serde(default)]
+    pub(super) output_schema: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    pub(super) system_prompt: Option<String>,
+    #[serde(default)]
+    pub(super) success_criteria: Option<Value>,
+    #[serde(default)]
+    pub(super) tools: Vec<String>,
+    #[serde(default)]
+    pub(super) model: Option<String>,
+    #[serde(default = "two")]
+    pub(super) max_validation_retries: u32,
+    #[serde(default)]
+    pub(super) client_facing: bool,
     #[serde(default)]
     pub(super) command: Vec<String>,
     #[serde(default)]
@@ -118,7 +209,7 @@ pub(super) struct NodeShape {
     rest: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct EdgeShape {
     #[serde(default)]
     pub(super) id: String,
@@ -126,6 +217,10 @@ pub(super) struct EdgeShape {
     pub(super) target: String,
     #[serde(default = "on_success")]
     pub(super) condition: String,
+    #[serde(default)]
+    pub(super) condition_expr: Option<String>,
+    #[serde(default)]
+    pub(super) description: Option<String>,
     #[serde(default)]
     pub(super) priority: i32,
     #[serde(default)]
@@ -140,6 +235,14 @@ fn hundred() -> u32 {
 
 fn three() -> u32 {
     3
+}
+
+fn two() -> u32 {
+    2
+}
+
+fn fifty() -> u32 {
+    50
 }
 
 fn ten() -> usize {
@@ -174,6 +277,10 @@ const DESCRIPTIVE: &[&str] = &[
     "success_criteria",
     "created_at",
     "required_tools",
+    "memory_keys",
+    "input_schema",
+    "node_count",
+    "edge_count",
 ];
 
 impl File {
@@ -192,13 +299,23 @@ impl File {
             places.push((format!("graph.edges[{i}]."), &edge.rest));
         }
         let unknown = |rest: &BTreeMap<String, Value>| -> Vec<String> {
-            let told = rest.iter().filter(|(key, value)| !DESCRIPTIVE.contains(&key.as_str()) && !value.is_null());
+            let told = rest.iter().filter(|(key, value)| !DESCRIPTIVE.contains(&key.as_str()) && !is_empty(value));
             told.map(|(key, _)| key.clone()).collect()
         };
         let all = places.into_iter().flat_map(|(path, rest)| {
             unknown(rest).into_iter().map(move |key| format!("{path}{key} is not used by this version"))
         });
         all.collect()
+    }
+}
+
+/// Exports write out every key; one without a value says nothing.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
     }
 }
 

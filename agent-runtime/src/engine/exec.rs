@@ -27,7 +27,7 @@ pub(super) async fn run(
 ) -> Outcome {
     let words: Vec<String> = exec.command.iter().map(|word| fill::text(word, memory)).collect();
     let Some((program, arguments)) = words.split_first() else {
-        return Outcome::Failure("no command".to_owned());
+        return Outcome::failed("input", "no command");
     };
     let spawned = Command::new(program)
         .args(arguments)
@@ -43,7 +43,7 @@ pub(super) async fn run(
         .spawn();
     let mut child = match spawned {
         Ok(child) => child,
-        Err(error) => return Outcome::Failure(format!("{program} cannot be started: {error}")),
+        Err(error) => return Outcome::failed("exit", format!("{program} cannot be started: {error}")),
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let stdin = child.stdin.take();
@@ -73,21 +73,21 @@ pub(super) async fn run(
             signal(group, Signal::KILL);
             judge(status, output, wants_outputs)
         }
-        Some((Err(error), _)) => Outcome::Failure(format!("{program}: {error}")),
+        Some((Err(error), _)) => Outcome::failed("exit", format!("{program}: {error}")),
         None => {
             end(&mut child, group).await;
-            Outcome::Failure(format!("{program} did not end within {} s", exec.timeout.as_secs_f32()))
+            Outcome::failed("timeout", format!("{program} did not end within {} s", exec.timeout.as_secs_f32()))
         }
     }
 }
 
 fn judge(status: ExitStatus, output: Result<Vec<u8>, String>, wants_outputs: bool) -> Outcome {
     if !status.success() {
-        return Outcome::Failure(format!("the program ended with {status}"));
+        return Outcome::failed("exit", format!("the program ended with {status}"));
     }
     let output = match output {
         Ok(output) => output,
-        Err(reason) => return Outcome::Failure(reason),
+        Err(reason) => return Outcome::failed("output", reason),
     };
     match serde_json::from_slice::<Map<String, Value>>(&output) {
         Ok(values) => Outcome::Success(values),
@@ -96,7 +96,7 @@ fn judge(status: ExitStatus, output: Result<Vec<u8>, String>, wants_outputs: boo
             text.lines().filter(|line| !line.is_empty()).for_each(|line| tracing::info!(stream = "stdout", "{line}"));
             Outcome::Success(Map::new())
         }
-        Err(error) => Outcome::Failure(format!("its output is no JSON object: {error}")),
+        Err(error) => Outcome::failed("output", format!("its output is no JSON object: {error}")),
     }
 }
 

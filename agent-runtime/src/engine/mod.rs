@@ -1,26 +1,39 @@
 //! Executes agents: takes executions from the queue as the gate admits them, walks each through its
 //! graph, and commits every step before the next.
 
+mod converse;
 mod exec;
 mod fill;
+mod follow;
+mod node;
+mod orders;
+mod plan;
 mod queue;
 mod request;
 pub mod step;
 mod walk;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use crate::definition::{self, Agent, EntryPoint};
+use crate::definition::{self, Agent, EntryPoint, Overlap, Trigger};
 use crate::gate::{ExecutionPermit, Gate};
+use crate::llm;
 use crate::store::{Accepted, Error, Execution, Key, State, Store};
 use crate::telemetry::Telemetry;
+use crate::tools::Toolbox;
+pub use follow::Happened;
+pub use orders::Disobeyed;
+use orders::Order;
+pub use plan::Unanswered;
 use queue::Queue;
+pub(crate) use request::tls;
 use walk::Walked;
 
 /// Executions at once for an entry point that the present definition does not have any more.
@@ -38,6 +51,22 @@ pub struct Engine {
     current: RwLock<Arc<Agent>>,
     /// Every definition that an execution may still need, by hash.
     agents: Mutex<HashMap<String, Arc<Agent>>>,
+    /// What models and tools there are; replaced by a restart.
+    reach: RwLock<Reach>,
+    /// Tells those who follow what happened.
+    happened: tokio::sync::broadcast::Sender<Arc<Happened>>,
+    /// When executions failed lately, for the breaker.
+    failures: Mutex<VecDeque<Timestamp>>,
+    tripped: tokio::sync::Notify,
+}
+
+/// What nodes of a language model work with.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// The model, if one is configured.
+    pub model: Option<Arc<llm::Client>>,
+    /// Its tools.
+    pub toolbox: Arc<Toolbox>,
 }
 
 /// Why an execution was not accepted.
@@ -71,8 +100,10 @@ pub struct Begun {
 pub struct Waiting {
     /// Executions that could begin or go on.
     pub queued: usize,
-    /// Executions parked until a time.
+    /// Executions parked until a time or for a person.
     pub parked: usize,
+    /// Those of them that wait for a person.
+    pub asks: usize,
 }
 
 impl Engine {
@@ -80,7 +111,12 @@ impl Engine {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn new(gate: Arc<Gate>, store: Store, telemetry: Arc<Telemetry>, agent: Arc<Agent>) -> Result<Self, Error> {
+    pub async fn new(
+        gate: Arc<Gate>,
+        store: Store,
+        telemetry: Arc<Telemetry>,
+        agent: Arc<Agent>,
+    ) -> Result<Self, Error> {
         let mut agents = HashMap::new();
         for (hash, (file, text)) in store.definitions()? {
             // One that this version cannot run any more is missed only by its own executions.
@@ -91,11 +127,16 @@ impl Engine {
         }
         agents.insert(agent.hash.clone(), Arc::clone(&agent));
         let mut queue = Queue::default();
+        let mut cancelled = Vec::new();
         for execution in store.live()? {
+            if execution.state == State::Cancelling {
+                cancelled.push(execution);
+                continue;
+            }
             let priority = priority(&agents, &execution);
             queue.put(execution, priority);
         }
-        Ok(Self {
+        let engine = Self {
             gate,
             store,
             requests: request::Client::default(),
@@ -104,7 +145,64 @@ impl Engine {
             changed: tokio::sync::Notify::new(),
             current: RwLock::new(agent),
             agents: Mutex::new(agents),
-        })
+            reach: RwLock::default(),
+            happened: follow::channel(),
+            failures: Mutex::default(),
+            tripped: tokio::sync::Notify::new(),
+        };
+        // Their effects ended with the process that ran them.
+        for mut execution in cancelled {
+            let planned = plan::cancel(&mut execution, false, Timestamp::now());
+            let tokens = std::sync::atomic::AtomicI64::new(execution.tokens);
+            engine.keep(&mut execution, planned, &tokens, Vec::new()).await?;
+        }
+        Ok(engine)
+    }
+
+    /// Takes over models and tools.
+    pub fn equip(&self, reach: Reach) {
+        *self.reach.write().unwrap_or_else(PoisonError::into_inner) = reach;
+    }
+
+    /// The tools of the models.
+    #[must_use]
+    pub fn toolbox(&self) -> Arc<Toolbox> {
+        Arc::clone(&self.reach.read().unwrap_or_else(PoisonError::into_inner).toolbox)
+    }
+
+    fn model(&self) -> Option<Arc<llm::Client>> {
+        self.reach.read().unwrap_or_else(PoisonError::into_inner).model.clone()
+    }
+
+    /// Throws away executions that ended before `cutoff`, with their files. Gives their number.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn sweep(&self, cutoff: Timestamp) -> Result<usize, Error> {
+        let gone = self.store.sweep(cutoff).await?;
+        for id in &gone {
+            self.toolbox().forget(id).await;
+        }
+        Ok(gone.len())
+    }
+
+    /// Returns when so many executions have failed that the breaker opens.
+    pub async fn tripped(&self) {
+        self.tripped.notified().await;
+    }
+
+    /// Notes a failed execution; the breaker opens at its number within its window.
+    fn note_failure(&self) {
+        let Some(breaker) = self.agent().breaker else { return };
+        let now = Timestamp::now();
+        let window = jiff::SignedDuration::try_from(breaker.window).unwrap_or(jiff::SignedDuration::MAX);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.push_back(now);
+        failures.retain(|at| now.duration_since(*at) <= window);
+        if failures.len() >= breaker.failures {
+            failures.clear();
+            self.tripped.notify_one();
+        }
     }
 
     /// Takes over a definition for new executions.
@@ -170,7 +268,8 @@ impl Engine {
     pub async fn tick(&self, entry_point: &str, due: Timestamp) -> Result<(), Error> {
         let agent = self.agent();
         let Some(entry) = agent.entry_points.get(entry_point) else { return Ok(()) };
-        let overlaps = self.queue().active(entry_point) > 0;
+        let skips = matches!(&entry.trigger, Trigger::Timer(timer) if timer.overlap == Overlap::Skip);
+        let overlaps = skips && self.queue().active(entry_point) > 0;
         let execution = (!overlaps).then(|| {
             let memory = Map::from_iter([("scheduled_time".to_owned(), Value::String(due.to_string()))]);
             Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now())
@@ -220,24 +319,26 @@ impl Engine {
             queue.wake(Timestamp::now());
             let Some((entry, id)) = queue.head(limit) else { return queue.next_due() };
             let Some(permit) = self.gate.admit(&id, &entry) else { return queue.next_due() };
-            let Some(execution) = queue.start(&entry) else { return queue.next_due() };
+            let (orders, obeyed) = Self::channel();
+            let Some(execution) = queue.start(&entry, orders) else { return queue.next_due() };
             drop(queue);
-            tokio::spawn(Arc::clone(self).run(execution, permit));
+            tokio::spawn(Arc::clone(self).run(execution, permit, obeyed));
         }
     }
 
-    async fn run(self: Arc<Self>, mut execution: Execution, permit: ExecutionPermit) {
-        let entry_point = execution.entry_point.clone();
-        let walked = self.walk(&mut execution, &permit).await;
+    async fn run(self: Arc<Self>, mut execution: Execution, permit: ExecutionPermit, mut orders: Receiver<Order>) {
+        let (entry_point, id) = (execution.entry_point.clone(), execution.id.clone());
+        let walked = self.walk(&mut execution, &permit, &mut orders).await;
+        if walked == Walked::Ended && execution.state == State::Failed {
+            self.note_failure();
+        }
         // The permit goes back only now, when the last effect has ended and its outcome is on disk.
         drop(permit);
+        let priority = priority(&self.agents(), &execution);
         let mut queue = self.queue();
-        queue.ended(&entry_point);
+        queue.ended(&entry_point, &id);
         match walked {
-            Walked::Parked | Walked::Checkpointed => {
-                let priority = priority(&self.agents(), &execution);
-                queue.put(execution, priority);
-            }
+            Walked::Rests => queue.put(execution, priority),
             Walked::Ended | Walked::Lost => {}
         }
         drop(queue);
@@ -265,5 +366,5 @@ fn priority(agents: &HashMap<String, Arc<Agent>>, execution: &Execution) -> i32 
 
 /// Whether an execution is to be parked rather than queued.
 fn is_parked(execution: &Execution, now: Timestamp) -> bool {
-    execution.state == State::Waiting && execution.due.is_some_and(|due| due > now)
+    execution.state == State::Waiting && execution.due().is_some_and(|due| due > now)
 }

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
+use tokio::sync::mpsc;
+
+use super::orders::Order;
 use super::{Waiting, is_parked};
 use crate::store::Execution;
 
@@ -13,12 +16,25 @@ const LEVEL_MILLIS: i64 = 60_000;
 /// Smaller comes first. As all that waits ages alike, priority is a head start that never changes.
 type Rank = (i64, String);
 
+/// Where an execution is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// It runs, and takes orders here.
+    Runs(mpsc::Sender<Order>),
+    /// It rested, and has been taken out.
+    Rests(Box<Execution>),
+    /// It is not here, or is between two places.
+    Nowhere,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     queued: HashMap<String, BTreeMap<Rank, Execution>>,
     parked: BTreeMap<(Timestamp, String), (Execution, i32)>,
     /// Executions of an entry point that run.
     running: HashMap<String, usize>,
+    /// How to reach the executions that run, by id.
+    reach: HashMap<String, mpsc::Sender<Order>>,
     /// Executions of an entry point that are parked.
     waiting: HashMap<String, usize>,
     /// Places of an entry point that are being taken: their executions are not on disk yet.
@@ -28,7 +44,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Takes in an execution: parks it, or lets it wait for its turn.
     pub(super) fn put(&mut self, execution: Execution, priority: i32) {
-        match execution.due {
+        match execution.due() {
             Some(due) if is_parked(&execution, Timestamp::now()) => {
                 *self.waiting.entry(execution.entry_point.clone()).or_default() += 1;
                 self.parked.insert((due, execution.id.clone()), (execution, priority));
@@ -60,16 +76,39 @@ impl Queue {
         heads.min().map(|((_, id), entry)| (entry.clone(), id.clone()))
     }
 
-    /// Takes out the first execution of an entry point, which now runs.
-    pub(super) fn start(&mut self, entry: &str) -> Option<Execution> {
+    /// Takes out the first execution of an entry point, which now runs and is reached through `orders`.
+    pub(super) fn start(&mut self, entry: &str, orders: mpsc::Sender<Order>) -> Option<Execution> {
         let (_, execution) = self.queued.get_mut(entry)?.pop_first()?;
         *self.running.entry(entry.to_owned()).or_default() += 1;
+        self.reach.insert(execution.id.clone(), orders);
         Some(execution)
     }
 
     /// One of an entry point's executions does not run any more.
-    pub(super) fn ended(&mut self, entry: &str) {
+    pub(super) fn ended(&mut self, entry: &str, id: &str) {
         decrement(&mut self.running, entry);
+        self.reach.remove(id);
+    }
+
+    /// Finds an execution. One that rests is taken out.
+    pub(super) fn find(&mut self, id: &str) -> Found {
+        if let Some(orders) = self.reach.get(id) {
+            return Found::Runs(orders.clone());
+        }
+        for line in self.queued.values_mut() {
+            if let Some(rank) = line.keys().find(|(_, queued)| queued == id).cloned()
+                && let Some(execution) = line.remove(&rank)
+            {
+                return Found::Rests(Box::new(execution));
+            }
+        }
+        if let Some(key) = self.parked.keys().find(|(_, parked)| parked == id).cloned()
+            && let Some((execution, _)) = self.parked.remove(&key)
+        {
+            decrement(&mut self.waiting, &execution.entry_point);
+            return Found::Rests(Box::new(execution));
+        }
+        Found::Nowhere
     }
 
     /// Takes a place in an entry point's line; false when it is full.
@@ -97,7 +136,8 @@ impl Queue {
     }
 
     pub(super) fn waiting(&self) -> Waiting {
-        Waiting { queued: self.queued.values().map(BTreeMap::len).sum(), parked: self.parked.len() }
+        let asks = self.parked.values().filter(|(execution, _)| execution.asks()).count();
+        Waiting { queued: self.queued.values().map(BTreeMap::len).sum(), parked: self.parked.len(), asks }
     }
 }
 
@@ -110,17 +150,21 @@ fn decrement(counts: &mut HashMap<String, usize>, entry: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::State;
+    use crate::store::{MAIN, Phase, State};
 
     fn execution(entry: &str, created: i64) -> Execution {
         let created = Timestamp::from_second(created).unwrap();
         Execution::new(entry, "h", "n", serde_json::Map::new(), created)
     }
 
+    fn start(queue: &mut Queue, entry: &str) -> Execution {
+        queue.start(entry, mpsc::channel(1).0).unwrap()
+    }
+
     fn order(queue: &mut Queue) -> Vec<i64> {
         let mut order = Vec::new();
         while let Some((entry, _)) = queue.head(|_| usize::MAX) {
-            order.push(queue.start(&entry).unwrap().created.as_second());
+            order.push(start(queue, &entry).created.as_second());
         }
         order
     }
@@ -141,9 +185,9 @@ mod tests {
         queue.put(execution("a", 0), 0);
         queue.put(execution("a", 1), 0);
         queue.put(execution("b", 2), 0);
-        queue.start("a").unwrap();
+        let first = start(&mut queue, "a");
         assert_eq!(queue.head(|_| 1).unwrap().0, "b");
-        queue.ended("a");
+        queue.ended("a", &first.id);
         assert_eq!(queue.head(|_| 1).unwrap().0, "a");
     }
 
@@ -160,10 +204,16 @@ mod tests {
     fn what_is_parked_lines_up_when_it_is_due() {
         let mut queue = Queue::default();
         let due = Timestamp::now() + jiff::SignedDuration::from_secs(60);
-        queue.put(Execution { state: State::Waiting, due: Some(due), ..execution("a", 0) }, 0);
+        let mut parked = Execution { state: State::Waiting, ..execution("a", 0) };
+        parked.branches.get_mut(MAIN).unwrap().phase = Phase::Parked { until: due };
+        let id = parked.id.clone();
+        queue.put(parked, 0);
+        let Found::Rests(parked) = queue.find(&id) else { panic!("it rests") };
+        assert_eq!(queue.active("a"), 0);
+        queue.put(*parked, 0);
         queue.wake(Timestamp::now());
-        assert_eq!((queue.waiting(), queue.active("a")), (Waiting { queued: 0, parked: 1 }, 1));
+        assert_eq!((queue.waiting(), queue.active("a")), (Waiting { queued: 0, parked: 1, asks: 0 }, 1));
         queue.wake(due);
-        assert_eq!((queue.waiting(), queue.active("a")), (Waiting { queued: 1, parked: 0 }, 1));
+        assert_eq!((queue.waiting(), queue.active("a")), (Waiting { queued: 1, parked: 0, asks: 0 }, 1));
     }
 }

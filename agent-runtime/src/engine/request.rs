@@ -10,6 +10,7 @@ use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lifecycle::client::chain;
+use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 
 use super::fill;
@@ -38,7 +39,7 @@ impl Client {
     pub(super) async fn run(&self, request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Outcome {
         let built = match build(request, memory, step) {
             Ok(built) => built,
-            Err(reason) => return Outcome::Failure(reason),
+            Err(reason) => return Outcome::failed("input", reason),
         };
         let begun = Instant::now();
         let answered = tokio::select! {
@@ -47,10 +48,10 @@ impl Client {
             () = step.permit.interrupted() => return Outcome::Interrupted,
         };
         match answered {
-            Err(_) => Outcome::Failure(format!("no answer within {} s", request.timeout.as_secs_f32())),
-            Ok(Err(reason)) => Outcome::Failure(reason),
+            Err(_) => Outcome::failed("timeout", format!("no answer within {} s", request.timeout.as_secs_f32())),
+            Ok(Err(reason)) => Outcome::failed("connection", reason),
             Ok(Ok((status, _))) if request.fail_on_error_status && status >= 400 => {
-                Outcome::Failure(format!("the answer was {status}"))
+                Outcome::failed("status", format!("the answer was {status}"))
             }
             Ok(Ok((status, body))) => Outcome::Success(outputs(status, &body, begun)),
         }
@@ -63,6 +64,22 @@ impl Client {
         let body = body.map_err(|error| format!("the answer of at most {MAX_ANSWER} bytes cannot be read: {error}"))?;
         Ok((status, body.to_bytes()))
     }
+}
+
+/// The trust that requests over https rest on: the roots that browsers ship, and those of SSL_CERT_FILE.
+///
+/// # Errors
+/// The settings of TLS are refused.
+pub(crate) fn tls() -> Result<rustls::ClientConfig, String> {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
+        let read = rustls::pki_types::CertificateDer::pem_file_iter(&file);
+        let found = read.map_err(|error| format!("SSL_CERT_FILE {}: {error}", file.display()))?;
+        roots.add_parsable_certificates(found.filter_map(Result::ok));
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn build(request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Result<HttpRequest<Full<Bytes>>, String> {

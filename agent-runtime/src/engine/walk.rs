@@ -1,48 +1,63 @@
-//! One execution's way through its graph: run a node, commit what came of it, choose the next.
+//! One execution's way through its graph: run what the plan says may run, commit what came of it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Value};
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
+use lifecycle::machine::GateMode;
+use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use super::step::{Outcome, Step};
-use super::{Engine, exec, fill};
-use crate::definition::{Agent, Node, NodeKind};
+use super::Engine;
+use super::node::{Run, Settled};
+use super::orders::Order;
+use super::plan::{self, Planned};
+use super::step::Outcome;
+use crate::definition::Agent;
 use crate::gate::ExecutionPermit;
-use crate::store::{Execution, State};
+use crate::store::{Commit, Error, Execution, State, Used, What, day_key, execution_key};
 
-/// An execution that was taken up this often without any progress brings the process down, or worse.
-const MAX_CLAIMS: u32 = 3;
-/// The pause before the second attempt at a node; it doubles up to `MAX_BACKOFF`.
-const BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// With nothing to wait for.
+const LONG: Duration = Duration::from_secs(30);
 
 /// Why an execution does not go on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walked {
     /// It has ended.
     Ended,
-    /// It goes on at a time.
-    Parked,
-    /// The gate closed, or its step was interrupted.
-    Checkpointed,
+    /// It waits: for a time, a person, or the gate.
+    Rests,
     /// The store failed; the next process takes it up.
     Lost,
 }
 
+/// Branches under way.
+type Running<'a> = FuturesUnordered<BoxFuture<'a, Settled>>;
+
 impl Engine {
-    pub(super) async fn walk(&self, execution: &mut Execution, permit: &ExecutionPermit) -> Walked {
+    pub(super) async fn walk(
+        &self,
+        execution: &mut Execution,
+        permit: &ExecutionPermit,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Walked {
         let span = tracing::info_span!("execution", execution = %execution.id, entry_point = %execution.entry_point);
-        let walked = self.walk_on(execution, permit).instrument(span.clone()).await;
+        let begun = std::time::Instant::now();
+        let walked = self.walk_on(execution, permit, orders).instrument(span.clone()).await;
         let _entered = span.enter();
+        self.telemetry.walked(&execution.entry_point, begun.elapsed());
         match walked {
             Ok(Walked::Ended) => {
                 self.telemetry.ended(execution.state);
                 let error = execution.error.as_deref();
-                tracing::info!(state = execution.state.as_str(), steps = execution.position.steps, error, "ended");
+                tracing::info!(state = execution.state.as_str(), steps = execution.steps, error, "ended");
             }
-            Ok(walked) => tracing::debug!(?walked, node = %execution.position.node, "does not go on now"),
+            Ok(walked) => tracing::debug!(?walked, state = execution.state.as_str(), "does not go on now"),
             Err(error) => {
                 tracing::error!(%error, "progress could not be written");
                 return Walked::Lost;
@@ -55,158 +70,207 @@ impl Engine {
         &self,
         execution: &mut Execution,
         permit: &ExecutionPermit,
-    ) -> Result<Walked, crate::store::Error> {
-        execution.state = State::Running;
-        execution.due = None;
-        execution.claims += 1;
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<Walked, Error> {
+        let began = std::time::Instant::now();
         let agent = self.definition_of(execution);
-        let refused = match &agent {
-            _ if execution.claims > MAX_CLAIMS => Some("crash_loop: taken up three times without progress".to_owned()),
-            None => Some(format!("definition {} cannot be run by this version", execution.definition)),
-            Some(_) => None,
-        };
-        if let Some(reason) = refused {
-            fail(execution, reason);
+        self.count_progress(execution)?;
+        let tokens = AtomicI64::new(self.store.usage(&execution_key(&execution.id))?);
+        let mut planned = plan::take_up(execution, agent.as_deref(), Timestamp::now());
+        if let (false, Some(agent)) = (execution.state.is_terminal(), &agent)
+            && let Some(reason) = self.over_daily_limit(agent)?
+        {
+            let over = plan::give_up(execution, "limit", reason, Timestamp::now());
+            planned.entries.extend(over.entries);
         }
-        if !self.store.progress(execution.clone()).await? {
+        if !self.keep(execution, planned, &tokens, Vec::new()).await? {
             return Ok(Walked::Ended);
         }
-        let Some(agent) = agent else { return Ok(Walked::Ended) };
-        while !execution.state.is_terminal() {
-            let walked = self.visit(&agent, execution, permit).await;
-            execution.claims = 0;
-            // One transaction for each node: its outputs and the edge it chose are there, or neither.
-            if !self.store.progress(execution.clone()).await? {
-                return Ok(Walked::Ended);
-            }
-            if let Some(walked) = walked {
-                return Ok(walked);
-            }
+        let Some(agent) = agent.filter(|_| !execution.state.is_terminal()) else { return Ok(Walked::Ended) };
+        let id = execution.id.clone();
+        let walk = Walk { engine: self, agent, id: &id, permit, tokens: &tokens };
+        if !walk.branches(execution, orders).await? {
+            return Ok(Walked::Ended);
         }
-        Ok(Walked::Ended)
+        if execution.state.is_terminal() {
+            return Ok(Walked::Ended);
+        }
+        // What stops here for the gate's sake has not brought anything down.
+        execution.claims = 0;
+        plan::rest(execution);
+        let seconds = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
+        let used = vec![Used { key: day_key("seconds", Timestamp::now()), amount: seconds }];
+        let kept = self.keep(execution, Planned::default(), &tokens, used).await?;
+        Ok(if kept { Walked::Rests } else { Walked::Ended })
     }
 
-    /// Runs the node at hand and moves on. `Some` when the execution stops here for now.
-    async fn visit(&self, agent: &Agent, execution: &mut Execution, permit: &ExecutionPermit) -> Option<Walked> {
-        let id = execution.position.node.clone();
-        let Some(node) = agent.nodes.get(&id) else {
-            fail(execution, format!("there is no node {id:?}"));
-            return None;
-        };
-        if let Some(reason) = over_limit(agent, node, &id, execution) {
-            fail(execution, reason);
-            return None;
-        }
-        match self.run_node(node, &id, execution, permit).await {
-            Outcome::Success(outputs) => {
-                execution.memory.extend(outputs);
-                execution.error = None;
-                follow(node, &id, execution, true);
-                None
-            }
-            Outcome::Failure(reason) if execution.position.attempt < node.max_retries => {
-                tracing::warn!(node = %id, attempt = execution.position.attempt, %reason, "a node failed and is tried again");
-                let doubled = BACKOFF.saturating_mul(2u32.saturating_pow(execution.position.attempt.min(16)));
-                execution.position.attempt += 1;
-                execution.error = Some(format!("{id}: {reason}"));
-                park(execution, doubled.min(MAX_BACKOFF));
-                Some(Walked::Parked)
-            }
-            Outcome::Failure(reason) => {
-                tracing::warn!(node = %id, %reason, "a node failed");
-                execution.error = Some(format!("{id}: {reason}"));
-                follow(node, &id, execution, false);
-                None
-            }
-            Outcome::Interrupted if execution.state == State::Waiting => Some(Walked::Parked),
-            Outcome::Interrupted => {
-                execution.state = State::Queued;
-                Some(Walked::Checkpointed)
+    /// An execution that has journalled anything since it was last taken up makes progress.
+    fn count_progress(&self, execution: &mut Execution) -> Result<(), Error> {
+        if execution.claims > 0 {
+            let last = self.store.last_entry(&execution.id)?;
+            if last.is_some_and(|entry| !matches!(entry.what, What::Begun | What::Intended)) {
+                execution.claims = 0;
             }
         }
+        Ok(())
     }
 
-    async fn run_node(&self, node: &Node, id: &str, execution: &mut Execution, permit: &ExecutionPermit) -> Outcome {
-        let visit = execution.position.visits.get(id).copied().unwrap_or(0);
-        let idempotency_key = format!("{}/main/{id}/{visit}/0", execution.id);
-        let step = Step { execution: &execution.id, idempotency_key, permit };
-        let raw = match &node.kind {
-            NodeKind::Wait(_) if execution.position.waited => Outcome::Success(Map::new()),
-            NodeKind::Wait(length) => {
-                execution.position.waited = true;
-                park(execution, *length);
-                return Outcome::Interrupted;
+    fn over_daily_limit(&self, agent: &Agent) -> Result<Option<String>, Error> {
+        let now = Timestamp::now();
+        for (what, limit) in [("steps", agent.limits.steps_per_day), ("seconds", agent.limits.seconds_per_day)] {
+            if limit > 0 && self.store.usage(&day_key(what, now))? >= limit {
+                return Ok(Some(format!("graph.limits.{what}_per_day of {limit} is used up")));
             }
-            NodeKind::Exec(program) => {
-                let Some(_held) = permit.step(id) else { return Outcome::Interrupted };
-                let inputs = fill::inputs(&node.inputs, &execution.memory);
-                let outcome = exec::run(program, &inputs, &execution.memory, &step, !node.outputs.is_empty()).await;
-                self.telemetry.stepped("exec", &outcome);
-                outcome
-            }
-            NodeKind::Http(request) => {
-                let Some(_held) = permit.step(id) else { return Outcome::Interrupted };
-                let outcome = self.requests.run(request, &execution.memory, &step).await;
-                self.telemetry.stepped("http", &outcome);
-                outcome
-            }
-        };
-        match raw {
-            Outcome::Success(raw) => outputs(node, &raw),
-            other @ (Outcome::Failure(_) | Outcome::Interrupted) => other,
         }
+        Ok(None)
+    }
+
+    /// Commits an execution as it is, with what happened. False if it had ended before.
+    pub(super) async fn keep(
+        &self,
+        execution: &mut Execution,
+        planned: Planned,
+        tokens: &AtomicI64,
+        used: Vec<Used>,
+    ) -> Result<bool, Error> {
+        execution.tokens = tokens.load(Ordering::Relaxed);
+        let begins = self.begun_by(&planned.events);
+        let commit =
+            Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
+        let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };
+        self.show(&execution.id, seqs, &planned.entries);
+        for begun in begins {
+            self.line_up(begun);
+        }
+        Ok(true)
     }
 }
 
-/// Picks the declared keys; one that is missing fails the node unless it may be null.
-fn outputs(node: &Node, raw: &Map<String, Value>) -> Outcome {
-    let mut outputs = Map::new();
-    for output in &node.outputs {
-        match raw.get(&output.key).filter(|value| !value.is_null()) {
-            Some(value) => drop(outputs.insert(output.key.clone(), value.clone())),
-            None if output.nullable => drop(outputs.insert(output.key.clone(), Value::Null)),
-            None => return Outcome::Failure(format!("it gave no output {:?}", output.key)),
+/// One execution under way.
+struct Walk<'a> {
+    engine: &'a Engine,
+    agent: Arc<Agent>,
+    id: &'a str,
+    permit: &'a ExecutionPermit,
+    tokens: &'a AtomicI64,
+}
+
+impl<'a> Walk<'a> {
+    /// Runs branches side by side until none can go on. False if the execution had ended before.
+    async fn branches(&self, execution: &mut Execution, orders: &mut mpsc::Receiver<Order>) -> Result<bool, Error> {
+        let mut running: Running<'_> = FuturesUnordered::new();
+        let mut busy: BTreeSet<String> = BTreeSet::new();
+        let mut interrupted = false;
+        loop {
+            let open = self.engine.gate.mode() == GateMode::Open && !interrupted;
+            if open && execution.due().is_some_and(|due| due <= Timestamp::now()) {
+                let planned = plan::wake(&self.agent, execution, Timestamp::now());
+                if !self.commit(execution, planned, &mut running).await? {
+                    return Ok(false);
+                }
+            }
+            let goes_on = execution.state == State::Running && !interrupted;
+            for id in plan::ready(execution).into_iter().filter(|_| goes_on) {
+                if !busy.contains(&id)
+                    && let Some(branch) = execution.branches.get(&id).cloned()
+                {
+                    let memory = plan::view(execution, &id);
+                    busy.insert(id.clone());
+                    running.push(self.run(id, branch, memory));
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            let planned = tokio::select! {
+                Some((id, settled)) = running.next() => {
+                    busy.remove(&id);
+                    let (outcome, choice) = settled?;
+                    interrupted |= matches!(outcome, Outcome::Interrupted);
+                    if matches!(outcome, Outcome::Interrupted) || execution.state != State::Running {
+                        continue;
+                    }
+                    execution.claims = 0;
+                    plan::settle(&self.agent, execution, &id, outcome, &choice, Timestamp::now())
+                }
+                Some(order) = orders.recv() => self.obey(order, execution),
+                overdue = self.overdue(execution, open) => match overdue {
+                    Some(over) => plan::give_up(execution, over.kind, over.reason, Timestamp::now()),
+                    None => continue,
+                },
+            };
+            if !self.commit(execution, planned, &mut running).await? {
+                return Ok(false);
+            }
+        }
+        if execution.state == State::Cancelling {
+            let planned = plan::cancel(execution, false, Timestamp::now());
+            return self.engine.keep(execution, planned, self.tokens, Vec::new()).await;
+        }
+        Ok(true)
+    }
+
+    fn run(
+        &self,
+        id: String,
+        branch: crate::store::Branch,
+        memory: serde_json::Map<String, serde_json::Value>,
+    ) -> BoxFuture<'a, Settled> {
+        let (permit, tokens) = (self.permit, self.tokens);
+        let run = Run { execution: self.id, agent: Arc::clone(&self.agent), id, branch, memory, permit, tokens };
+        let engine = self.engine;
+        Box::pin(async move { engine.run_node(run).await })
+    }
+
+    fn obey(&self, order: Order, execution: &mut Execution) -> Planned {
+        match order {
+            Order::Cancel => {
+                self.permit.abort();
+                plan::cancel(execution, true, Timestamp::now())
+            }
+            Order::Answer { branch, value, told } => {
+                match plan::answer(&self.agent, execution, branch.as_deref(), &value, Timestamp::now()) {
+                    Ok(planned) => {
+                        // It may have hung up; the answer stands all the same.
+                        let _ = told.send(Ok(()));
+                        planned
+                    }
+                    Err(refused) => {
+                        let _ = told.send(Err(refused));
+                        Planned::default()
+                    }
+                }
+            }
         }
     }
-    Outcome::Success(outputs)
-}
 
-fn over_limit(agent: &Agent, node: &Node, id: &str, execution: &Execution) -> Option<String> {
-    let visits = execution.position.visits.get(id).copied().unwrap_or(0);
-    if execution.position.steps >= agent.max_steps {
-        return Some(format!("limit: graph.max_steps of {} node executions is used up", agent.max_steps));
+    /// Returns the execution's deadline once it has passed, or none when a branch of it is due.
+    async fn overdue(&self, execution: &Execution, open: bool) -> Option<plan::Deadline> {
+        let entry = self.agent.entry_points.get(&execution.entry_point);
+        let deadline = plan::deadline(&self.agent, entry, execution);
+        let now = Timestamp::now();
+        let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
+        let due = execution.due().filter(|_| open).map(left);
+        let until = deadline.as_ref().map(|deadline| left(deadline.at));
+        tokio::time::sleep([due, until].into_iter().flatten().min().unwrap_or(LONG).min(LONG)).await;
+        deadline.filter(|deadline| deadline.at <= Timestamp::now())
     }
-    (node.max_visits > 0 && visits >= node.max_visits)
-        .then(|| format!("limit: {id} was visited {visits} times, its max_node_visits"))
-}
 
-/// Goes along the first edge that holds; without one the execution ends here.
-fn follow(node: &Node, id: &str, execution: &mut Execution, succeeded: bool) {
-    let position = &mut execution.position;
-    position.steps += 1;
-    position.attempt = 0;
-    position.waited = false;
-    *position.visits.entry(id.to_owned()).or_default() += 1;
-    let Some(edge) = node.edges.iter().find(|edge| edge.condition.holds(succeeded)) else {
-        execution.state = if succeeded { State::Succeeded } else { State::Failed };
-        execution.ended = Some(Timestamp::now());
-        return;
-    };
-    position.node.clone_from(&edge.target);
-    for (target, source) in &edge.mapping {
-        let value = execution.memory.get(source).cloned().unwrap_or(Value::Null);
-        execution.memory.insert(target.clone(), value);
+    /// Commits. An end is not shown before the last effect has ended.
+    async fn commit(
+        &self,
+        execution: &mut Execution,
+        planned: Planned,
+        running: &mut Running<'_>,
+    ) -> Result<bool, Error> {
+        if execution.state.is_terminal() && !running.is_empty() {
+            self.permit.abort();
+            while running.next().await.is_some() {}
+        }
+        let settled =
+            planned.entries.iter().filter(|entry| matches!(entry.what, What::Succeeded { .. } | What::Failed { .. }));
+        let steps = i64::try_from(settled.count()).unwrap_or(i64::MAX);
+        let used = (steps > 0).then(|| Used { key: day_key("steps", Timestamp::now()), amount: steps });
+        self.engine.keep(execution, planned, self.tokens, used.into_iter().collect()).await
     }
-}
-
-fn fail(execution: &mut Execution, reason: String) {
-    execution.state = State::Failed;
-    execution.error = Some(reason);
-    execution.ended = Some(Timestamp::now());
-}
-
-fn park(execution: &mut Execution, length: Duration) {
-    execution.state = State::Waiting;
-    let length = SignedDuration::try_from(length).unwrap_or(SignedDuration::MAX);
-    execution.due = Some(Timestamp::now().checked_add(length).unwrap_or(Timestamp::MAX));
 }

@@ -1,6 +1,7 @@
 //! Executions over HTTP: triggers, and looking at what came of them.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -11,13 +12,15 @@ use lifecycle::wire::Problem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
 use super::problem::Refusal;
 use crate::control::Admission;
-use crate::engine::{Engine, Refused};
-use crate::store::{Execution, Key};
+use crate::engine::{Disobeyed, Engine, Happened, Refused};
+use crate::store::{Execution, Filter, Key, State as ExecutionState, What};
 
 /// Executions in one page, when nothing else is asked for; and the most.
 const PAGE: usize = 50;
@@ -26,6 +29,17 @@ const MAX_PAGE: usize = 500;
 const MAX_KEY: usize = 255;
 /// Seconds after which a refused trigger may be tried again.
 const RETRY_SECONDS: u32 = 5;
+
+/// The longest wait for an execution's end.
+const MAX_WAIT_SECONDS: u64 = 300;
+
+/// How to wait for the end of what is triggered.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wait {
+    /// Seconds to wait for the execution's end, at most 300; without it the answer comes at once.
+    wait: Option<u64>,
+}
 
 /// An execution that is on disk.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,11 +54,13 @@ pub(super) struct Accepted {
 #[utoipa::path(
     post, path = "/api/v1/entry-points/{id}/trigger",
     params(
+        Wait,
         ("id" = String, Path, description = "The entry point"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same execution for 24 hours"),
     ),
     request_body(content = Option<Object>, description = "A JSON object: the execution's memory to begin with"),
     responses(
+        (status = 200, description = "With wait: it has ended", body = Execution),
         (status = 202, description = "On disk", body = Accepted),
         (status = 400, description = "The body is no JSON object", body = Problem),
         (status = 404, description = "No such entry point", body = Problem),
@@ -57,12 +73,42 @@ pub(super) struct Accepted {
 pub(super) async fn trigger(
     State(app): State<App>,
     Path(entry_point): Path<String>,
+    Query(query): Query<Wait>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    let begun = Instant::now();
     let memory = memory(&body)?;
     let key = key(&headers, &body)?;
+    let wait = query.wait.map(|seconds| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
+    accept(&app, entry_point, memory, key, wait).await
+}
+
+/// Begins an execution, however it was triggered, and answers.
+pub(super) async fn accept(
+    app: &App,
+    entry_point: String,
+    memory: Map<String, Value>,
+    key: Option<Key>,
+    wait: Option<Duration>,
+) -> Result<Response, Refusal> {
+    let begun = Instant::now();
+    let engine = taking(app)?;
+    let followed = wait.map(|wait| (wait, engine.follow()));
+    // A task of its own: a client that hangs up undoes nothing, and wastes nothing half-way.
+    let task = begin(Arc::clone(&engine), entry_point, memory, key);
+    let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
+    app.controller.telemetry().accepted(begun.elapsed());
+    if let Some((wait, followed)) = followed
+        && let Some(ended) = end_of(app, &engine, &accepted.execution, followed, wait).await?
+    {
+        return Ok(Json(ended).into_response());
+    }
+    let location = format!("/api/v1/executions/{}", accepted.execution);
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)).into_response())
+}
+
+/// The engine, if it takes work now.
+pub(super) fn taking(app: &App) -> Result<Arc<Engine>, Refusal> {
     let unavailable = |kind: &str, detail: &str| {
         Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, kind, detail).retry_after(RETRY_SECONDS))
     };
@@ -71,19 +117,61 @@ pub(super) async fn trigger(
         Admission::Paused => return unavailable("paused", "the runtime is paused: try again after its resume"),
         Admission::Unavailable => return unavailable("unavailable", "the runtime does not take work now"),
     }
-    let Some(engine) = app.controller.engine() else {
-        return unavailable("unavailable", "the agent is not loaded yet");
+    match app.controller.engine() {
+        Some(engine) => Ok(Arc::clone(engine)),
+        None => unavailable("unavailable", "the agent is not loaded yet"),
+    }
+}
+
+/// Waits for an execution's end. None if it has not ended in time, or the server is about to end.
+async fn end_of(
+    app: &App,
+    engine: &Engine,
+    id: &str,
+    mut followed: Receiver<Arc<Happened>>,
+    wait: Duration,
+) -> Result<Option<Execution>, Refusal> {
+    let ended = async {
+        loop {
+            match engine.store().get(id) {
+                Ok(Some(execution)) if execution.state.is_terminal() => return Ok(Some(execution)),
+                Ok(_) => {}
+                Err(error) => return Err(Refusal::storage(&error)),
+            }
+            loop {
+                match followed.recv().await {
+                    Ok(happened) if happened.execution == id && matches!(happened.entry.what, What::State { .. }) => {
+                        break;
+                    }
+                    Ok(_) => {}
+                    // Too much happened to hear it all: the store is looked at again.
+                    Err(RecvError::Lagged(_)) => break,
+                    Err(RecvError::Closed) => return Ok(None),
+                }
+            }
+        }
     };
-    // A task of its own: a client that hangs up undoes nothing, and wastes nothing half-way.
-    let task = begin(engine.clone(), entry_point, memory, key);
+    tokio::select! {
+        ended = ended => ended,
+        () = tokio::time::sleep(wait) => Ok(None),
+        () = app.controller.closing() => Ok(None),
+    }
+}
+
+/// Begins an execution in a task of its own, and gives its id.
+pub(super) async fn trigger_once(
+    engine: &Arc<Engine>,
+    entry_point: String,
+    memory: Map<String, Value>,
+    key: Option<Key>,
+) -> Result<String, Refusal> {
+    let task = begin(Arc::clone(engine), entry_point, memory, key);
     let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
-    app.controller.telemetry().accepted(begun.elapsed());
-    let location = format!("/api/v1/executions/{}", accepted.execution);
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)).into_response())
+    Ok(accepted.execution)
 }
 
 async fn begin(
-    engine: std::sync::Arc<Engine>,
+    engine: Arc<Engine>,
     entry_point: String,
     memory: Map<String, Value>,
     key: Option<Key>,
@@ -106,14 +194,14 @@ async fn begin(
     }
 }
 
-fn memory(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+pub(super) fn memory(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
     serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("the body is no JSON object: {error}")))
 }
 
-fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>, Refusal> {
+pub(super) fn key(headers: &HeaderMap, body: &[u8]) -> Result<Option<Key>, Refusal> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().ok().filter(|key| (1..=MAX_KEY).contains(&key.len()));
     let key =
@@ -129,6 +217,10 @@ pub(super) struct Page {
     limit: Option<usize>,
     /// The `next` of the page before.
     before: Option<String>,
+    /// Only of this entry point.
+    entry_point: Option<String>,
+    /// Only in this state.
+    state: Option<ExecutionState>,
 }
 
 /// One page of executions, newest first.
@@ -147,7 +239,8 @@ pub(super) struct Executions {
 ))]
 pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Executions>, Refusal> {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    let executions = read(&app, move |engine| engine.store().list(page.before.as_deref(), limit)).await?;
+    let filter = Filter { entry_point: page.entry_point, state: page.state };
+    let executions = read(&app, move |engine| engine.store().list(&filter, page.before.as_deref(), limit)).await?;
     let next = executions.last().filter(|_| executions.len() == limit).map(|last| last.id.clone());
     Ok(Json(Executions { executions, next }))
 }
@@ -160,10 +253,112 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Execution>, Refusal> {
     let wanted = id.clone();
     let found = read(&app, move |engine| engine.store().get(&wanted)).await?;
-    found.map(Json).ok_or_else(|| {
-        let detail = format!("this pod knows no execution {id:?}; each pod has a store of its own");
-        Refusal::new(StatusCode::NOT_FOUND, "unknown_execution", detail)
-    })
+    found.map(Json).ok_or_else(|| unknown(&id))
+}
+
+pub(super) fn unknown(id: &str) -> Refusal {
+    let detail = format!("this pod knows no execution {id:?}; each pod has a store of its own");
+    Refusal::new(StatusCode::NOT_FOUND, "unknown_execution", detail)
+}
+
+/// Cancels an execution: its steps are aborted, and it shows `cancelled` when the last has ended. Works while paused.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/cancel", params(("id" = String, Path)), responses(
+    (status = 202, description = "Cancelled, or about to be", body = Execution),
+    (status = 404, description = "No such execution", body = Problem),
+    (status = 409, description = "It has ended", body = Problem),
+))]
+pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    engine(&app)?.cancel(&id).await.map_err(disobeyed)?;
+    shown(&app, &id)
+}
+
+/// Lets an execution that failed or was cancelled go on where it ended.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/retry", params(("id" = String, Path)), responses(
+    (status = 202, description = "It waits for its turn", body = Execution),
+    (status = 404, description = "No such execution", body = Problem),
+    (status = 409, description = "It has not failed", body = Problem),
+))]
+pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
+    engine(&app)?.retry(&id).await.map_err(disobeyed)?;
+    shown(&app, &id)
+}
+
+/// A person's answer.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Input {
+    /// The branch that asked; needed only when several do.
+    branch: Option<String>,
+    /// The answer: text, or what an uncertain effect is answered with.
+    #[schema(value_type = Object)]
+    value: Value,
+}
+
+/// Answers the question that an execution waits with.
+#[utoipa::path(post, path = "/api/v1/executions/{id}/input", params(("id" = String, Path)), request_body = Input, responses(
+    (status = 202, description = "On disk", body = Execution),
+    (status = 400, description = "The body is no answer", body = Problem),
+    (status = 404, description = "No such execution", body = Problem),
+    (status = 409, description = "It asks nothing, or not this", body = Problem),
+))]
+pub(super) async fn input(State(app): State<App>, Path(id): Path<String>, body: Bytes) -> Result<Response, Refusal> {
+    let input: Input =
+        serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("send {{\"value\": ..}}: {error}")))?;
+    engine(&app)?.answer(&id, input.branch.as_deref(), &input.value).await.map_err(disobeyed)?;
+    shown(&app, &id)
+}
+
+/// Which executions to cancel.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// Of this entry point.
+    entry_point: Option<String>,
+    /// In this state.
+    state: Option<ExecutionState>,
+}
+
+/// How many were cancelled.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct CancelledCount {
+    cancelled: usize,
+}
+
+/// Cancels every execution that fits and has not ended.
+#[utoipa::path(post, path = "/api/v1/executions/cancel", params(Which), responses(
+    (status = 202, description = "Cancelled, or about to be", body = CancelledCount),
+    (status = 400, description = "Neither an entry point nor a state", body = Problem),
+))]
+pub(super) async fn cancel_all(State(app): State<App>, Query(which): Query<Which>) -> Result<Response, Refusal> {
+    if which.entry_point.is_none() && which.state.is_none() {
+        return Err(Refusal::invalid("say which: ?entry_point=ID, ?state=queued, or both"));
+    }
+    let filter = Filter { entry_point: which.entry_point, state: which.state };
+    let cancelled = engine(&app)?.cancel_all(&filter).await.map_err(disobeyed)?;
+    Ok((StatusCode::ACCEPTED, Json(CancelledCount { cancelled })).into_response())
+}
+
+pub(super) fn engine(app: &App) -> Result<&Arc<Engine>, Refusal> {
+    let none = || Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the store is not open yet");
+    app.controller.engine().ok_or_else(none)
+}
+
+/// The execution as it is after an order.
+fn shown(app: &App, id: &str) -> Result<Response, Refusal> {
+    let execution = engine(app)?.store().get(id).map_err(|error| Refusal::storage(&error))?;
+    Ok((StatusCode::ACCEPTED, Json(execution)).into_response())
+}
+
+fn disobeyed(error: Disobeyed) -> Refusal {
+    let conflict = |kind: &str, error: &Disobeyed| Refusal::new(StatusCode::CONFLICT, kind, error.to_string());
+    match &error {
+        Disobeyed::Unknown(id) => unknown(id),
+        Disobeyed::Ended(_) => conflict("ended", &error),
+        Disobeyed::Lives(_) => conflict("not_failed", &error),
+        Disobeyed::Unanswered(_) => conflict("not_asked", &error),
+        Disobeyed::Definition => conflict("definition", &error),
+        Disobeyed::Store(error) => Refusal::storage(error),
+    }
 }
 
 /// Reads from the store off the threads that serve.
@@ -171,9 +366,7 @@ async fn read<T: Send + 'static>(
     app: &App,
     look: impl FnOnce(&Engine) -> Result<T, crate::store::Error> + Send + 'static,
 ) -> Result<T, Refusal> {
-    let Some(engine) = app.controller.engine().cloned() else {
-        return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "the store is not open yet"));
-    };
+    let engine = Arc::clone(engine(app)?);
     let outcome = tokio::task::spawn_blocking(move || look(&engine)).await.map_err(|error| Refusal::storage(&error))?;
     outcome.map_err(|error| Refusal::storage(&error))
 }

@@ -1,9 +1,12 @@
 //! The HTTP server: bounded in every direction, and closed on time whatever clients do.
 
+mod events;
 mod executions;
 mod openapi;
 mod problem;
+mod signature;
 mod verbs;
+mod webhooks;
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +48,7 @@ struct App {
     controller: Arc<Controller>,
     /// Connections are to be closed after their answer.
     leaving: Arc<AtomicBool>,
+    rates: webhooks::Rates,
 }
 
 /// A server that listens.
@@ -76,7 +80,8 @@ impl Server {
     pub async fn bind(address: SocketAddr, controller: Arc<Controller>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let leaving = Arc::new(AtomicBool::new(false));
-        let router = router(App { controller, leaving: Arc::clone(&leaving) });
+        let app = App { controller, leaving: Arc::clone(&leaving), rates: webhooks::Rates::default() };
+        let router = router(app);
         Ok(Self { listener, router, leaving })
     }
 
@@ -149,12 +154,19 @@ fn router(app: App) -> Router {
         .route("/api/v1/status/streams", get(verbs::streams))
         .route("/api/v1/entry-points/{id}/trigger", post(executions::trigger))
         .route("/api/v1/executions", get(executions::list))
+        .route("/api/v1/executions/cancel", post(executions::cancel_all))
         .route("/api/v1/executions/{id}", get(executions::get))
+        .route("/api/v1/executions/{id}/cancel", post(executions::cancel))
+        .route("/api/v1/executions/{id}/retry", post(executions::retry))
+        .route("/api/v1/executions/{id}/input", post(executions::input))
+        .route("/api/v1/executions/{id}/events", get(events::follow))
+        .route("/api/v1/events/{name}", post(events::emit))
         .route("/health/live", get(verbs::live))
         .route("/health/ready", get(verbs::ready))
         .route("/metrics", get(verbs::metrics))
         .route("/openapi.json", get(openapi::serve))
-        .fallback(|| async { Refusal::new(StatusCode::NOT_FOUND, "not_found", "see /openapi.json for what is here") })
+        .route("/agent.schema.json", get(openapi::agent_schema))
+        .fallback(webhooks::receive)
         .method_not_allowed_fallback(|| async {
             Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "see /openapi.json for what is allowed")
         })
@@ -165,7 +177,8 @@ fn router(app: App) -> Router {
 /// Reads the body within its bounds, asks for the token, and closes connections when leaving.
 async fn bound(State(app): State<App>, request: Request, next: Next) -> Response {
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
-    let mut response = if changes && !is_authorized(&app, &request) {
+    let mut response = if changes && !webhooks::is_signed(&app, request.uri().path()) && !is_authorized(&app, &request)
+    {
         let detail = "send the token of HIVE_LIFECYCLE_TOKEN as Authorization: Bearer";
         Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
     } else {

@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{executions, verbs};
+use super::{events, executions, verbs};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -18,6 +18,13 @@ use super::{executions, verbs};
         executions::trigger,
         executions::list,
         executions::get,
+        executions::cancel,
+        executions::cancel_all,
+        executions::retry,
+        executions::input,
+        events::follow,
+        events::emit,
+        agent_schema,
     )
 )]
 struct Document;
@@ -30,4 +37,10 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 pub(super) async fn serve() -> Json<utoipa::openapi::OpenApi> {
     Json(document())
+}
+
+/// The JSON Schema of an agent's definition.
+#[utoipa::path(get, path = "/agent.schema.json", responses((status = 200, body = Object)))]
+pub(super) async fn agent_schema() -> Json<schemars::Schema> {
+    Json(crate::definition::schema())
 }

@@ -1,10 +1,12 @@
 //! The store of executions: one redb file, one writer thread, group commit. What it answers is on disk.
 
+mod journal;
+mod keeping;
 mod record;
 mod tables;
 mod writer;
 
-use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -12,10 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use jiff::Timestamp;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _};
 
-pub use record::{Execution, Position, State};
+pub use journal::{Entry, What};
+pub use keeping::Filter;
+pub use record::{About, Branch, Execution, MAIN, Phase, State};
 pub use writer::Ended;
 
-use tables::{COUNTERS, DEFINITIONS, EXECUTIONS, IDEMPOTENCY, LIVE, TICKS};
+use tables::{COUNTERS, DEFINITIONS, EXECUTIONS, IDEMPOTENCY, JOURNAL, LIVE, TICKS, USAGE};
 use writer::Writer;
 
 /// Why the store did not answer.
@@ -55,6 +59,40 @@ pub struct Key {
     pub key: String,
     /// SHA-256 of the body.
     pub body: [u8; 32],
+}
+
+/// Something that is written about an execution in one transaction.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// As it is now.
+    pub execution: Execution,
+    /// What happened.
+    pub entries: Vec<Entry>,
+    /// Executions that its events begin.
+    pub begins: Vec<Execution>,
+    /// What it used.
+    pub used: Vec<Used>,
+}
+
+/// An amount of something that has a limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// What: see [`day_key`] and [`execution_key`].
+    pub key: String,
+    /// How much; negative gives back.
+    pub amount: i64,
+}
+
+/// The key of what all executions use in one day of UTC.
+#[must_use]
+pub fn day_key(what: &str, now: Timestamp) -> String {
+    format!("{what}/{}", now.strftime("%Y-%m-%d"))
+}
+
+/// The key of the tokens of one execution.
+#[must_use]
+pub fn execution_key(id: &str) -> String {
+    format!("execution/{id}")
 }
 
 /// Keys are kept for a day.
@@ -145,31 +183,93 @@ impl Store {
         Ok(inserted)
     }
 
-    /// Writes an execution's progress or end. The first end wins: false if it had ended before.
+    /// Writes an execution's progress or end, with what happened and what it led to, in one
+    /// transaction. The first end wins: none if it had ended before, else the numbers of its entries.
     ///
     /// # Errors
     /// Nothing was written.
-    pub async fn progress(&self, execution: Execution) -> Result<bool, Error> {
-        let failed = execution.state == State::Failed;
+    pub async fn commit(&self, commit: Commit) -> Result<Option<Range<u64>>, Error> {
+        let failed = commit.execution.state == State::Failed;
+        let begun = i64::try_from(commit.begins.len()).unwrap_or(i64::MAX);
         let written = self.write(move |txn| {
+            let execution = &commit.execution;
             let mut live = txn.open_table(LIVE)?;
             if live.get(execution.id.as_str())?.is_none() {
-                return Ok(false);
+                return Ok(None);
             }
             if execution.state.is_terminal() {
                 live.remove(execution.id.as_str())?;
+                txn.open_table(USAGE)?.remove(execution_key(&execution.id).as_str())?;
             }
+            drop(live);
             if execution.state == State::Failed {
                 add(txn, "failed")?;
             }
             txn.open_table(EXECUTIONS)?.insert(execution.id.as_str(), execution.encode().as_slice())?;
-            Ok(true)
+            for begun in &commit.begins {
+                put_new(txn, begun)?;
+            }
+            used(txn, &commit.used)?;
+            append(txn, &execution.id, &commit.entries).map(Some)
         });
         let written = written.await?;
-        if written && failed {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        if written.is_some() {
+            self.counts.failed.fetch_add(i64::from(failed), Ordering::Relaxed);
+            self.counts.total.fetch_add(begun, Ordering::Relaxed);
         }
         Ok(written)
+    }
+
+    /// Appends to an execution's journal, and counts what was used.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn append(&self, id: String, entries: Vec<Entry>, spent: Vec<Used>) -> Result<Range<u64>, Error> {
+        self.write(move |txn| {
+            used(txn, &spent)?;
+            append(txn, &id, &entries)
+        })
+        .await
+    }
+
+    /// Counts something against limits before it is used: the name of the first limit that it would
+    /// exceed, and then nothing is counted.
+    ///
+    /// # Errors
+    /// Nothing was counted.
+    pub async fn reserve(&self, limits: Vec<(Used, i64)>) -> Result<Option<String>, Error> {
+        self.write(move |txn| {
+            let mut usage = txn.open_table(USAGE)?;
+            for (used, limit) in &limits {
+                let before = usage.get(used.key.as_str())?.map_or(0, |found| found.value());
+                if before.saturating_add(used.amount) > *limit {
+                    return Ok(Some(used.key.clone()));
+                }
+            }
+            for (used, _) in &limits {
+                let before = usage.get(used.key.as_str())?.map_or(0, |found| found.value());
+                usage.insert(used.key.as_str(), before.saturating_add(used.amount))?;
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Makes an execution live again that has ended. False if it has not.
+    ///
+    /// # Errors
+    /// Nothing was written.
+    pub async fn reopen(&self, execution: Execution, entries: Vec<Entry>) -> Result<bool, Error> {
+        self.write(move |txn| {
+            let id = execution.id.as_str();
+            if txn.open_table(LIVE)?.insert(id, ())?.is_some() {
+                return Ok(false);
+            }
+            txn.open_table(EXECUTIONS)?.insert(id, execution.encode().as_slice())?;
+            append(txn, id, &entries)?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Keeps a definition under its hash, for executions that began with it.
@@ -182,81 +282,6 @@ impl Store {
             Ok(())
         })
         .await
-    }
-
-    /// Every definition that was kept: file name and text by hash.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn definitions(&self) -> Result<HashMap<String, (String, String)>, Error> {
-        self.read(|txn| {
-            let table = txn.open_table(DEFINITIONS)?;
-            let mut all = HashMap::new();
-            for entry in table.iter()? {
-                let (hash, kept) = entry?;
-                let (file, text) = kept.value();
-                all.insert(hash.value().to_owned(), (file.to_owned(), text.to_owned()));
-            }
-            Ok(all)
-        })
-    }
-
-    /// Every execution that has not ended, oldest first.
-    ///
-    /// # Errors
-    /// The file or a record cannot be read.
-    pub fn live(&self) -> Result<Vec<Execution>, Error> {
-        let found = self.read(|txn| {
-            let (live, all) = (txn.open_table(LIVE)?, txn.open_table(EXECUTIONS)?);
-            let mut found = Vec::new();
-            for entry in live.iter()? {
-                let id = entry?.0.value().to_owned();
-                if let Some(record) = all.get(id.as_str())? {
-                    found.push((id, record.value().to_vec()));
-                }
-            }
-            Ok(found)
-        })?;
-        found.into_iter().map(|(id, bytes)| Execution::decode(&id, &bytes)).collect()
-    }
-
-    /// One execution.
-    ///
-    /// # Errors
-    /// The file or the record cannot be read.
-    pub fn get(&self, id: &str) -> Result<Option<Execution>, Error> {
-        let found = self.read(|txn| Ok(txn.open_table(EXECUTIONS)?.get(id)?.map(|record| record.value().to_vec())))?;
-        found.map(|bytes| Execution::decode(id, &bytes)).transpose()
-    }
-
-    /// The newest executions, at most `limit`, older than `before` if it is given.
-    ///
-    /// # Errors
-    /// The file or a record cannot be read.
-    pub fn list(&self, before: Option<&str>, limit: usize) -> Result<Vec<Execution>, Error> {
-        let found = self.read(|txn| {
-            let table = txn.open_table(EXECUTIONS)?;
-            let range = match before {
-                Some(id) => table.range::<&str>(..id)?,
-                None => table.range::<&str>(..)?,
-            };
-            let mut found = Vec::new();
-            for entry in range.rev().take(limit) {
-                let (id, record) = entry?;
-                found.push((id.value().to_owned(), record.value().to_vec()));
-            }
-            Ok(found)
-        })?;
-        found.into_iter().map(|(id, bytes)| Execution::decode(&id, &bytes)).collect()
-    }
-
-    /// The last tick of an entry point.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn last_tick(&self, entry_point: &str) -> Result<Option<Timestamp>, Error> {
-        let last = self.read(|txn| Ok(txn.open_table(TICKS)?.get(entry_point)?.map(|found| found.value())))?;
-        Ok(last.and_then(|millis| Timestamp::from_millisecond(millis).ok()))
     }
 
     /// Executions accepted over all restarts.
@@ -291,9 +316,12 @@ impl Store {
         outcome
     }
 
+    fn begin_read(&self) -> Result<redb::ReadTransaction, Error> {
+        self.database.begin_read().map_err(|error| Error::Broken(error.to_string()))
+    }
+
     fn read<T>(&self, look: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>) -> Result<T, Error> {
-        let txn = self.database.begin_read().map_err(|error| Error::Broken(error.to_string()))?;
-        look(&txn).map_err(|error| Error::Broken(error.to_string()))
+        look(&self.begin_read()?).map_err(|error| Error::Broken(error.to_string()))
     }
 
     fn read_counters(&self) -> Result<(i64, i64), Error> {
@@ -303,6 +331,31 @@ impl Store {
             Ok((count("total")?, count("failed")?))
         })
     }
+}
+
+/// Gives the numbers of the new entries.
+fn append(txn: &redb::WriteTransaction, id: &str, entries: &[Entry]) -> Result<Range<u64>, redb::Error> {
+    let mut journal = txn.open_table(JOURNAL)?;
+    let last = journal.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
+    let first = last.map_or(1, |(key, _)| key.value().1 + 1);
+    let mut next = first;
+    for entry in entries {
+        journal.insert((id, next), entry.encode().as_slice())?;
+        next += 1;
+    }
+    Ok(first..next)
+}
+
+fn used(txn: &redb::WriteTransaction, all: &[Used]) -> Result<(), redb::Error> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let mut usage = txn.open_table(USAGE)?;
+    for used in all {
+        let before = usage.get(used.key.as_str())?.map_or(0, |found| found.value());
+        usage.insert(used.key.as_str(), before.saturating_add(used.amount).max(0))?;
+    }
+    Ok(())
 }
 
 fn put_new(txn: &redb::WriteTransaction, execution: &Execution) -> Result<(), redb::Error> {

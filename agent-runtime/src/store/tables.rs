@@ -4,6 +4,10 @@ use redb::{Database, TableDefinition};
 
 /// Executions by id, as JSON. Ids are UUIDs of version 7, so their order is that of their age.
 pub(super) const EXECUTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("executions");
+/// What happened in an execution, as JSON, by its id and a number from 1.
+pub(super) const JOURNAL: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("journal");
+/// What was used of a limit: `tokens`, `steps` or `seconds` and the day, or the execution.
+pub(super) const USAGE: TableDefinition<'_, &str, i64> = TableDefinition::new("usage");
 /// Ids of executions that have not ended.
 pub(super) const LIVE: TableDefinition<'_, &str, ()> = TableDefinition::new("live");
 /// Second, SHA-256 of the body and execution, by entry point, a zero byte and the key.
@@ -19,6 +23,8 @@ pub(super) const COUNTERS: TableDefinition<'_, &str, i64> = TableDefinition::new
 pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
     let txn = database.begin_write()?;
     txn.open_table(EXECUTIONS)?;
+    txn.open_table(JOURNAL)?;
+    txn.open_table(USAGE)?;
     txn.open_table(LIVE)?;
     txn.open_table(IDEMPOTENCY)?;
     txn.open_table(DEFINITIONS)?;

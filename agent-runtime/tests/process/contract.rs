@@ -107,7 +107,10 @@ graph:
     assert!(!runtime.send(Verb::Pause, &body).await.unwrap().reached);
     runtime.reach(State::Paused).await;
     let (_, execution) = runtime.get(&format!("/api/v1/executions/{id}")).await;
-    assert_eq!((execution["state"].as_str(), execution["position"]["node"].as_str()), (Some("queued"), Some("two")));
+    assert_eq!(
+        (execution["state"].as_str(), execution["branches"]["main"]["node"].as_str()),
+        (Some("queued"), Some("two"))
+    );
     assert!(home.lines("done").is_empty());
     runtime.ask(Verb::Resume).await;
     home.wait_for_lines("done", 1).await;

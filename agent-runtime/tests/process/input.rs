@@ -83,7 +83,7 @@ fn validate_says_what_is_wrong_by_file_and_line() {
     let output = validate(&home);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.starts_with("agent.yaml:3: graph.nodes[0].seconds"), "{text}");
+    assert!(text.starts_with("agent.yaml:3:12: graph.nodes[0].seconds"), "{text}");
     let good = validate(&Home::new(&agent(0.1)));
     assert!(good.status.success() && String::from_utf8(good.stdout).unwrap().contains("entry point slow"));
 }
@@ -140,4 +140,36 @@ async fn the_sample_site_answers_at_once_and_slowly() {
     let pid = site.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(site.wait().await.unwrap().success());
+}
+
+/// Documents that are generated, and the command that generates each.
+#[test]
+fn published_documents_are_those_of_this_version() {
+    for (command, file) in [("schema", "agent.schema.json"), ("openapi", "openapi.json")] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_agent-runtime")).arg(command).output().unwrap();
+        let path = format!("{}/../docs/{file}", env!("CARGO_MANIFEST_DIR"));
+        let published = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(published == output.stdout, "stale: cargo run -p agent-runtime -- {command} > docs/{file}");
+    }
+}
+
+#[tokio::test]
+async fn every_operation_of_the_document_is_there_and_every_error_is_a_problem() {
+    let home = Home::new(&agent(0.1));
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    let (_, document) = runtime.get("/openapi.json").await;
+    assert_eq!(runtime.get("/agent.schema.json").await.0, 200);
+    let mut count = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let path = path.replace("{verb}", "explode").replace("{id}", "none").replace("{name}", "none");
+            let (code, body) = runtime.call(&method.to_uppercase(), &path, &[], "").await;
+            let kind = body["type"].as_str().unwrap_or_default();
+            assert!(kind != "not_found" && code != 405 && code != 0, "{method} {path}: {code} {body}");
+            assert!(code < 400 || body["detail"].is_string(), "{method} {path}: {code} {body}");
+            count += 1;
+        }
+    }
+    assert!(count >= 18, "{count}");
 }

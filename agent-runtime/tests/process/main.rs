@@ -11,6 +11,13 @@
 mod boot;
 mod contract;
 mod durability;
+mod graph;
+mod hive;
 mod input;
+mod llm;
+mod llm_server;
 mod process;
 mod shutdown;
+mod tools;
+mod torture;
+mod webhook;

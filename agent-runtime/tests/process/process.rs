@@ -19,6 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Home {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) environment: Vec<(String, String)>,
+    agent: String,
 }
 
 /// A runtime that is up.
@@ -49,7 +50,13 @@ impl Home {
     pub(crate) fn new(agent: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("agent.yaml"), agent).unwrap();
-        Self { folder, environment: Vec::new() }
+        Self { folder, environment: Vec::new(), agent: "agent.yaml".to_owned() }
+    }
+
+    /// Runs the agent in a file of another name.
+    pub(crate) fn file(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.agent);
+        self
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
@@ -74,7 +81,7 @@ impl Home {
 
     pub(crate) fn spawn(&self) -> Child {
         Spawn::new(env!("CARGO_BIN_EXE_agent-runtime"))
-            .args(["serve", "agent.yaml"])
+            .args(["serve", &self.agent])
             .current_dir(self.folder.path())
             .envs([
                 ("HIVE_LIFECYCLE_ENABLED", "true"),

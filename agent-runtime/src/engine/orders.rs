@@ -1,0 +1,211 @@
+//! What people ask of an execution: to cancel it, to take an answer, to try again.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+
+use super::plan::{self, Planned, Unanswered};
+use super::queue::Found;
+use super::{Engine, priority};
+use crate::store::{Error, Execution, Filter, State};
+
+/// Executions that a bulk cancel takes at once.
+const PAGE: usize = 200;
+/// Orders that wait for an execution under way.
+pub(super) const ORDERS: usize = 16;
+
+/// What is asked of an execution under way.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// To end it.
+    Cancel,
+    /// To take a person's answer.
+    Answer {
+        /// The branch that asked, if it is named.
+        branch: Option<String>,
+        /// The answer.
+        value: Value,
+        /// Told whether it was taken.
+        told: oneshot::Sender<Result<(), Unanswered>>,
+    },
+}
+
+/// Why an order was not obeyed.
+#[derive(Debug, thiserror::Error)]
+pub enum Disobeyed {
+    /// The store knows no such execution.
+    #[error("there is no execution {0:?}")]
+    Unknown(String),
+    /// It has ended.
+    #[error("it has ended: it is {0}")]
+    Ended(&'static str),
+    /// It has not failed and was not cancelled.
+    #[error("only what failed or was cancelled can be tried again; it is {0}")]
+    Lives(&'static str),
+    /// The answer does not fit.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// The definition that it began with cannot be run by this version.
+    #[error("its definition cannot be run by this version")]
+    Definition,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Engine {
+    /// Cancels an execution: at once if nothing of it runs, else when its last effect has ended.
+    /// Works whether the gate is open or not.
+    ///
+    /// # Errors
+    /// It is not known or has ended.
+    pub async fn cancel(&self, id: &str) -> Result<(), Disobeyed> {
+        loop {
+            match self.find(id)? {
+                Found::Runs(orders) => {
+                    // An execution that rests or ends just now is looked for again.
+                    if orders.send(Order::Cancel).await.is_ok() {
+                        return Ok(());
+                    }
+                }
+                Found::Rests(mut execution) => {
+                    let planned = plan::cancel(&mut execution, false, Timestamp::now());
+                    self.put_back(*execution, planned).await?;
+                    self.telemetry.ended(State::Cancelled);
+                    return Ok(());
+                }
+                Found::Nowhere => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Cancels every execution that a filter admits and that has not ended; gives their number.
+    ///
+    /// # Errors
+    /// The store failed; those cancelled so far stay so.
+    pub async fn cancel_all(&self, filter: &Filter) -> Result<usize, Disobeyed> {
+        let (mut count, mut before) = (0, None::<String>);
+        loop {
+            let page = self.store.list(filter, before.as_deref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(count) };
+            before = Some(last.id.clone());
+            for execution in page.iter().filter(|execution| !execution.state.is_terminal()) {
+                match self.cancel(&execution.id).await {
+                    Ok(()) => count += 1,
+                    Err(Disobeyed::Ended(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Takes a person's answer. When this returns it is on disk, or with an execution under way about to be.
+    ///
+    /// # Errors
+    /// Nothing was asked, or the answer does not fit.
+    pub async fn answer(&self, id: &str, branch: Option<&str>, value: &Value) -> Result<(), Disobeyed> {
+        loop {
+            match self.find(id)? {
+                Found::Runs(orders) => {
+                    let (told, answer) = oneshot::channel();
+                    let order = Order::Answer { branch: branch.map(str::to_owned), value: value.clone(), told };
+                    if orders.send(order).await.is_ok()
+                        && let Ok(answer) = answer.await
+                    {
+                        return answer.map_err(Disobeyed::from);
+                    }
+                }
+                Found::Rests(mut execution) => {
+                    let agent = self.definition_of(&execution);
+                    let before = execution.clone();
+                    let taken = agent
+                        .as_deref()
+                        .ok_or(Disobeyed::Definition)
+                        .and_then(|agent| Ok(plan::answer(agent, &mut execution, branch, value, Timestamp::now())?));
+                    return match taken {
+                        Ok(planned) => {
+                            plan::rest(&mut execution);
+                            Ok(self.put_back(*execution, planned).await?)
+                        }
+                        Err(refused) => {
+                            self.line_up(*before);
+                            Err(refused)
+                        }
+                    };
+                }
+                Found::Nowhere => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// Lets an execution that failed or was cancelled go on where it ended.
+    ///
+    /// # Errors
+    /// It is not known, or lives.
+    pub async fn retry(&self, id: &str) -> Result<(), Disobeyed> {
+        let mut execution = self.store.get(id)?.ok_or_else(|| Disobeyed::Unknown(id.to_owned()))?;
+        let was = execution.state.as_str();
+        let planned = plan::retry(&mut execution, Timestamp::now()).ok_or(Disobeyed::Lives(was))?;
+        if self.definition_of(&execution).is_none() {
+            return Err(Disobeyed::Definition);
+        }
+        if !self.store.reopen(execution.clone(), planned.entries).await? {
+            return Err(Disobeyed::Lives("taken up already"));
+        }
+        self.line_up(execution);
+        Ok(())
+    }
+
+    /// Where an execution is. One that rests is taken out of the queue, and is the caller's to put back.
+    fn find(&self, id: &str) -> Result<Found, Disobeyed> {
+        let found = self.queue().find(id);
+        if matches!(found, Found::Nowhere) {
+            match self.store.get(id)? {
+                None => return Err(Disobeyed::Unknown(id.to_owned())),
+                Some(execution) if execution.state.is_terminal() => {
+                    return Err(Disobeyed::Ended(execution.state.as_str()));
+                }
+                // It is between two places, and will be in one of them.
+                Some(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    async fn put_back(&self, mut execution: Execution, planned: Planned) -> Result<(), Error> {
+        let tokens = AtomicI64::new(execution.tokens);
+        let kept = self.keep(&mut execution, planned, &tokens, Vec::new()).await;
+        if !execution.state.is_terminal() || kept.is_err() {
+            self.line_up(execution);
+        }
+        kept.map(drop)
+    }
+
+    /// Lets an execution wait for its turn, or for its time.
+    pub(super) fn line_up(&self, execution: Execution) {
+        let priority = priority(&self.agents(), &execution);
+        self.queue().put(execution, priority);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn channel() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {
+        mpsc::channel(ORDERS)
+    }
+
+    /// The executions that events begin, in the present definition.
+    pub(super) fn begun_by(&self, events: &[(String, serde_json::Map<String, Value>)]) -> Vec<Execution> {
+        let agent: Arc<_> = self.agent();
+        let mut begun = Vec::new();
+        for (name, outputs) in events {
+            for (id, entry) in agent.listeners(name) {
+                let mut memory = outputs.clone();
+                memory.insert("event".to_owned(), Value::String(name.clone()));
+                begun.push(Execution::new(id, &agent.hash, &entry.node, memory, Timestamp::now()));
+            }
+        }
+        begun
+    }
+}
