@@ -1,5 +1,7 @@
-# Two images from one file: agent-runtime and operator, static binaries FROM scratch.
+# Three images from one file: agent-runtime and operator, static binaries FROM scratch, and
+# agent-runtime-debian for agents whose programs need Python or a shell.
 #   docker build --target agent-runtime -t agent-runtime:0.1.0 .
+#   docker build --target agent-runtime-debian -t agent-runtime:0.1.0-debian .
 #   docker build --target operator -t agentruntime-operator:0.1.0 .
 # Where no base image can be pulled, a folder of binaries built on the host stands in for the stage `build`:
 #   buildah bud --build-context build=./dist --target operator .
@@ -18,6 +20,20 @@ LABEL org.opencontainers.image.title="agent-runtime" \
       org.opencontainers.image.description="Executes agents durably and speaks the lifecycle contract" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="0.1.0"
+COPY --from=build /agent-runtime /agent-runtime
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --retries=3 CMD ["/agent-runtime", "healthcheck"]
+ENTRYPOINT ["/agent-runtime"]
+
+FROM docker.io/library/debian:bookworm-slim AS agent-runtime-debian
+LABEL org.opencontainers.image.title="agent-runtime" \
+      org.opencontainers.image.description="Executes agents durably and speaks the lifecycle contract, with Python" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+RUN apt-get update && apt-get install --yes --no-install-recommends ca-certificates python3 && \
+    rm -rf /var/lib/apt/lists/*
 COPY --from=build /agent-runtime /agent-runtime
 USER 65532:65532
 EXPOSE 8080

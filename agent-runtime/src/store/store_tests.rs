@@ -173,7 +173,7 @@ async fn what_ended_long_ago_is_swept_with_its_journal_and_what_lives_stays() {
         store.commit(Commit { entries: vec![entry("end")], ..as_is(ended) }).await.unwrap();
     }
     let cutoff = Timestamp::from_second(2_000_000).unwrap();
-    assert_eq!(store.sweep(cutoff).await.unwrap(), [old.id.clone()]);
+    assert_eq!(store.sweep(cutoff).await.unwrap(), std::slice::from_ref(&old.id));
     assert_eq!(store.get(&old.id).unwrap(), None);
     assert!(store.journal(&old.id, 0, 9).unwrap().is_empty() && !store.journal(&fresh.id, 0, 9).unwrap().is_empty());
     assert_eq!(store.live().unwrap(), [lives]);

@@ -94,13 +94,16 @@ fn every_example_is_valid() {
     let mut count = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_agent-runtime"));
         let output = command.arg("validate").arg(&path).output().unwrap();
         assert!(output.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
         assert!(!String::from_utf8_lossy(&output.stdout).contains("warning"), "{}", path.display());
         count += 1;
     }
-    assert!(count >= 2);
+    assert!(count >= 6);
 }
 
 #[tokio::test]
@@ -171,5 +174,5 @@ async fn every_operation_of_the_document_is_there_and_every_error_is_a_problem()
             count += 1;
         }
     }
-    assert!(count >= 18, "{count}");
+    assert!(count >= 16, "{count}");
 }

@@ -10,6 +10,7 @@
 
 mod boot;
 mod contract;
+mod docs;
 mod durability;
 mod graph;
 mod hive;

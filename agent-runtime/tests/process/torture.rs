@@ -40,7 +40,7 @@ async fn load(runtime: &Runtime, next: &mut usize, accepted: &mut BTreeMap<Strin
     let triggers = async {
         loop {
             let key = format!("k{next}");
-            let entry = if *next % 2 == 0 { "fork" } else { "line" };
+            let entry = if next.is_multiple_of(2) { "fork" } else { "line" };
             let path = format!("/api/v1/entry-points/{entry}/trigger");
             let (code, body) = runtime.post(&path, &[("Idempotency-Key", &key)], "{}").await;
             match (code, body["execution"].as_str()) {
