@@ -1,5 +1,6 @@
 //! The project's own tasks, run as `cargo xtask`.
 
+mod bench;
 mod cluster;
 mod crd;
 mod demo;
@@ -32,6 +33,9 @@ enum Task {
     Demo(demo::Demo),
     /// Run everything that a change must pass
     Test(test::Test),
+    /// Measure the product
+    #[command(subcommand)]
+    Bench(bench::Task),
     /// Write the generated YAML of the custom resources
     Crd(crd::Crd),
     /// Build the images, load them into the cluster that is up and install the chart
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Task::Cluster(task) => cluster::run(task),
         Task::Demo(task) => demo::run(&task),
         Task::Test(task) => test::run(&task),
+        Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),
         Task::Install => install(),
     };

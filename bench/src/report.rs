@@ -1,0 +1,77 @@
+//! The report: the table with all that is needed to judge and to repeat it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::machine::{self, Cores};
+use crate::plan::Plan;
+use crate::table::{self, Row};
+
+const METHOD: &str = "\
+`ours` is the release binary of `agent-runtime`. `peer` is `bench/peers/fastapi`: the same API on FastAPI,
+uvicorn, uvloop and httptools, with SQLite in WAL mode and synchronous=FULL. `null` is hyper with answers of
+the same length and a writer that only appends; it is the limit of what a server on this core can reach.
+One process each, on 127.0.0.1, one core for the server and the other for the client. The contenders
+alternate within every run, each time as a new process over an empty folder. Ratios are those of medians.
+
+- **exec to ready**: from the start of the process to its first 200 of `GET /health/ready`, with the program
+  in the page cache and an empty data folder; the median of several starts is one figure.
+- **idle memory**: VmRSS, two seconds after ready and once it is stable.
+- **GET status**: 16 kept connections, each asking again when it is answered. The latency is measured at
+  30 % of the server's own rate, in an open loop: it counts from when a request was due. The client spins,
+  so that no timer of its own is in a latency.
+- **durable triggers**: 64 kept connections; a 202 means on disk. Ours and the peer are paused and accept
+  for later, so that acceptance alone is measured. `group commit` is one thread that writes the records of
+  all 64 waiters into a file of fixed size, syncs once and answers all, without any HTTP; `null server` is
+  that thread behind hyper.
+- **fdatasync**: writes of the size that one commit of the runtime has, into a file of fixed size.
+- **pause excess**: 8 executions at once, each a request of 5 ms to a site in the client; more wait. The
+  time at which a pause is acknowledged, in its answer or by the long poll that follows, minus the time at
+  which the site answered last. Until the next resume the site counts what begins or had not ended. Ours
+  and the peer commit an execution's end before it counts as ended; ours commits the pause as well.
+";
+
+/// Writes the report into a file.
+pub(crate) fn write(
+    path: &Path,
+    rows: &[Row],
+    plan: &Plan,
+    cores: Cores,
+    peer: &str,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let mut text =
+        "# Benchmarks\n\nWritten by `cargo xtask bench runtime`. Absolute figures are of one machine and drift \
+                    with it:\nratios that were measured together count.\n\n"
+            .to_owned();
+    text.push_str(&table::markdown(rows));
+    text.push_str("\n## Method\n\n");
+    text.push_str(METHOD);
+    text.push_str("\n## This run\n\n| | |\n|---|---|\n");
+    let mut facts = machine::described(folder);
+    facts.push(("pinning", cores.told()));
+    facts.push(("peer", peer.to_owned()));
+    facts.push(("size", told(plan)));
+    for (name, value) in facts {
+        writeln!(text, "| {name} | {value} |")?;
+    }
+    text.push_str("\n## How to run it\n\n    cargo xtask bench runtime            # about a quarter of an hour\n");
+    text.push_str("    cargo xtask bench runtime --quick    # a minute, for a look\n\n");
+    text.push_str("It needs Rust and, for the peer, Python 3 with venv and pip. Nothing else should run meanwhile.\n");
+    let parent = path.parent().context("a file has a folder")?;
+    std::fs::create_dir_all(parent)?;
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn told(plan: &Plan) -> String {
+    format!(
+        "{} runs; {} starts, {:.1} s of each load after {:.1} s of warm-up and {} pauses in each",
+        plan.runs,
+        plan.starts,
+        plan.load.as_secs_f64(),
+        plan.warm_up.as_secs_f64(),
+        plan.pauses
+    )
+}
