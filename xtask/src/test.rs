@@ -128,7 +128,14 @@ impl Tally {
         tarpaulin.env("HIVE_TEST_KILLS", "20");
         tarpaulin.args(["tarpaulin", "--engine", "llvm", "--follow-exec", "--skip-clean", "--out", "Stdout"]);
         tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
-        tarpaulin.args(["--exclude-files", "*/tests/*", "--exclude-files", "*_tests.rs", "--exclude-files", "*/examples/*"]);
+        tarpaulin.args([
+            "--exclude-files",
+            "*/tests/*",
+            "--exclude-files",
+            "*_tests.rs",
+            "--exclude-files",
+            "*/examples/*",
+        ]);
         tarpaulin.args(["--include-files", "lifecycle/*", "--include-files", "agent-runtime/*"]);
         tarpaulin.arg("--target-dir").arg(workspace::target().join("coverage"));
         self.step("coverage of lifecycle and agent-runtime", &mut tarpaulin);

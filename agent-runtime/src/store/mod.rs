@@ -2,7 +2,9 @@
 
 mod journal;
 mod keeping;
+mod original;
 mod record;
+mod space;
 mod tables;
 mod writer;
 
@@ -31,6 +33,9 @@ pub enum Error {
     /// The store has ended.
     #[error("the store has ended: the process is about to exit")]
     Ended,
+    /// The disk is nearly full.
+    #[error("the disk of the store is nearly full: make room; what was accepted before goes on")]
+    Full,
     /// A record is not one of ours.
     #[error("execution {id} in the store cannot be read: {reason}")]
     Foreign {
@@ -104,6 +109,7 @@ pub struct Store {
     database: Arc<Database>,
     writer: Writer,
     counts: Arc<Counts>,
+    space: Arc<space::Space>,
 }
 
 #[derive(Debug, Default)]
@@ -122,10 +128,16 @@ impl Store {
         let path = folder.join("executions.redb");
         let broken = |what: &dyn std::fmt::Display| Error::Broken(format!("{}: {what}", path.display()));
         std::fs::create_dir_all(folder).map_err(|error| broken(&error))?;
-        let database = Arc::new(Database::create(&path).map_err(|error| broken(&error))?);
-        tables::create(&database).map_err(|error| broken(&error))?;
+        let before = original::Original::of(&path).map_err(|error| broken(&error))?;
+        let opened = Database::create(&path).map_err(redb::Error::from);
+        let made = opened.and_then(|database| tables::create(&database).map(|()| Arc::new(database)));
+        let database = made.map_err(|error| match before.restore(&path) {
+            Ok(()) => broken(&format!("{error}. The file is as it was: restore it from a copy, or move it away")),
+            Err(restore) => broken(&format!("{error}; and the file could not be left as it was: {restore}")),
+        })?;
         let counts = Arc::new(Counts { healthy: AtomicBool::new(true), ..Counts::default() });
-        let store = Self { writer: Writer::start(Arc::clone(&database), ended), database, counts };
+        let space = Arc::new(space::Space::of(folder));
+        let store = Self { writer: Writer::start(Arc::clone(&database), ended), database, counts, space };
         let (total, failed) = store.read_counters().map_err(|error| broken(&error))?;
         store.counts.total.store(total, Ordering::Relaxed);
         store.counts.failed.store(failed, Ordering::Relaxed);
@@ -137,6 +149,7 @@ impl Store {
     /// # Errors
     /// Nothing was accepted.
     pub async fn accept(&self, execution: Execution, key: Option<Key>) -> Result<Accepted, Error> {
+        self.has_room()?;
         let now = Timestamp::now().as_second();
         let accepted = self.write(move |txn| {
             if let Some(key) = &key {
@@ -163,6 +176,7 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn tick(&self, entry_point: String, due: Timestamp, execution: Option<Execution>) -> Result<bool, Error> {
+        self.has_room()?;
         let begins = execution.is_some();
         let inserted = self.write(move |txn| {
             let mut ticks = txn.open_table(TICKS)?;
@@ -296,10 +310,14 @@ impl Store {
         self.counts.failed.load(Ordering::Relaxed)
     }
 
-    /// Whether the last write succeeded.
+    /// Whether the last write succeeded and the disk has room for more.
     #[must_use]
     pub fn healthy(&self) -> bool {
-        self.counts.healthy.load(Ordering::Relaxed)
+        self.counts.healthy.load(Ordering::Relaxed) && !self.space.is_low()
+    }
+
+    fn has_room(&self) -> Result<(), Error> {
+        if self.space.is_low() { Err(Error::Full) } else { Ok(()) }
     }
 
     /// Waits until everything that was asked for is on disk, and ends the writer.

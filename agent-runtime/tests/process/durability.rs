@@ -105,3 +105,71 @@ graph:
     eventually("it has ended", || async { runtime.get(&path).await.1["state"] == "succeeded" }).await;
     assert_eq!((home.lines("tries").len(), home.lines("done").len(), home.lines("started").len()), (2, 1, 1));
 }
+
+/// A small disk of the test's own; it goes with its test.
+struct Disk(std::path::PathBuf);
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, as the runtime may still have files open there.
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_new_work_loses_nothing_and_goes_on_when_there_is_room() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: mounting a small disk needs root");
+        return;
+    }
+    let home = Home::new(&agent(0.0));
+    let disk = Disk(home.path("disk"));
+    std::fs::create_dir(&disk.0).unwrap();
+    let mut mount = std::process::Command::new("mount");
+    assert!(mount.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(&disk.0).status().unwrap().success());
+    let home = home.with("HIVE_DATA_DIR", &disk.0.display().to_string());
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    let first = runtime.trigger().await;
+    let ballast = disk.0.join("ballast");
+    let mut written = std::fs::File::create(&ballast).unwrap();
+    while rustix::fs::statvfs(&disk.0).unwrap().f_bavail * 4096 > 4 * 1024 * 1024 {
+        std::io::Write::write_all(&mut written, &vec![1; 1024 * 1024]).unwrap();
+    }
+    let trigger = "/api/v1/entry-points/slow/trigger";
+    eventually("new work is refused", || async { runtime.post(trigger, &[], "{}").await.0 == 503 }).await;
+    let (_, problem) = runtime.post(trigger, &[], "{}").await;
+    assert_eq!(problem["type"], "storage_unavailable", "{problem}");
+    assert_eq!(runtime.status().await.health.storage.as_str(), "unhealthy");
+    drop(written);
+    std::fs::remove_file(&ballast).unwrap();
+    eventually("there is room again", || async { runtime.post(trigger, &[], "{}").await.0 == 202 }).await;
+    let path = format!("/api/v1/executions/{first}");
+    eventually("what was accepted has ended", || async { runtime.get(&path).await.1["state"] == "succeeded" }).await;
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_with_its_name_and_left_as_it_was() {
+    let home = Home::new(&agent(0.0));
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    runtime.trigger().await;
+    runtime.kill().await;
+    let path = home.path(".hive/executions.redb");
+    let whole = std::fs::read(&path).unwrap();
+    for damaged in
+        [whole[..whole.len() / 3].to_vec(), [vec![0xff; 4096], whole[4096..].to_vec()].concat(), b"x".to_vec()]
+    {
+        std::fs::write(&path, &damaged).unwrap();
+        let runtime = home.start().await;
+        eventually("it says which file", || async {
+            runtime.status().await.message.is_some_and(|message| message.contains("executions.redb"))
+        })
+        .await;
+        assert_eq!((runtime.status().await.state, runtime.get("/health/live").await.0), (State::Starting, 200));
+        let now = std::fs::read(&path).unwrap();
+        let differs = now.iter().zip(&damaged).position(|(a, b)| a != b);
+        assert!(now == damaged, "it is left as it was: {} and {} bytes, {differs:?}", now.len(), damaged.len());
+        runtime.kill().await;
+    }
+}

@@ -1,6 +1,8 @@
 //! The gate: who may execute. Its mode and its counts change under one lock, so closing it is linearizable:
 //! once `transition` has returned with a mode that is not open, no execution begins.
 
+mod core;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,18 +11,14 @@ use lifecycle::wire::Holder;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use core::State;
+
 /// Gives out permits to executions and to their steps.
 #[derive(Debug)]
 pub struct Gate {
-    state: Mutex<State>,
+    state: Mutex<State<Held>>,
     /// Counts changes, so that waiters look again.
     changed: watch::Sender<u64>,
-}
-
-#[derive(Debug)]
-struct State {
-    mode: GateMode,
-    held: HashMap<Arc<str>, Held>,
 }
 
 /// What an execution with a permit is doing.
@@ -34,8 +32,7 @@ struct Held {
 impl Default for Gate {
     /// Closed: nothing runs before something says so.
     fn default() -> Self {
-        let state = State { mode: GateMode::Closed, held: HashMap::new() };
-        Self { state: Mutex::new(state), changed: watch::Sender::new(0) }
+        Self { state: Mutex::new(State::closed()), changed: watch::Sender::new(0) }
     }
 }
 
@@ -57,51 +54,45 @@ impl Gate {
     /// Admits an execution, if the gate is open.
     #[must_use]
     pub fn admit(self: &Arc<Self>, execution: &str, entry_point: &str) -> Option<ExecutionPermit> {
-        let mut state = self.lock();
-        if state.mode != GateMode::Open || state.held.contains_key(execution) {
-            return None;
-        }
         let execution: Arc<str> = execution.into();
         let interrupt = CancellationToken::new();
         let held = Held { entry_point: entry_point.into(), node: "".into(), interrupt: interrupt.clone() };
-        state.held.insert(Arc::clone(&execution), held);
-        drop(state);
+        if !self.lock().admit(&execution, held) {
+            return None;
+        }
         self.wake();
         Some(ExecutionPermit { gate: Arc::clone(self), execution, interrupt })
     }
 
     /// Decides the mode anew under the lock. `decide` is told whether no permit is held.
     pub fn transition<T>(&self, decide: impl FnOnce(bool) -> (GateMode, T)) -> T {
-        let mut state = self.lock();
-        let (mode, value) = decide(state.held.is_empty());
-        state.mode = mode;
-        drop(state);
+        let value = self.lock().transition(decide);
         self.wake();
         value
     }
 
     /// Aborts the step under way of every execution: it is no failure of theirs.
     pub fn interrupt(&self) {
-        self.lock().held.values().for_each(|held| held.interrupt.cancel());
+        self.lock().held().values().for_each(|held| held.interrupt.cancel());
     }
 
     /// How many executions hold a permit.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.lock().held.len()
+        self.lock().held().len()
     }
 
     /// The mode.
     #[must_use]
     pub fn mode(&self) -> GateMode {
-        self.lock().mode
+        self.lock().mode()
     }
 
     /// Executions with a permit, by entry point.
     #[must_use]
     pub fn streams(&self) -> HashMap<String, usize> {
         let mut streams = HashMap::new();
-        for held in self.lock().held.values() {
+        for held in self.lock().held().values() {
             *streams.entry(held.entry_point.to_string()).or_default() += 1;
         }
         streams
@@ -112,7 +103,7 @@ impl Gate {
     pub fn holders(&self, most: usize) -> Vec<Holder> {
         let state = self.lock();
         let holder = |(id, held): (&Arc<str>, &Held)| Holder { execution: id.to_string(), node: held.node.to_string() };
-        let mut all: Vec<Holder> = state.held.iter().map(holder).collect();
+        let mut all: Vec<Holder> = state.held().iter().map(holder).collect();
         all.sort_by(|a, b| a.execution.cmp(&b.execution));
         all.truncate(most);
         all
@@ -128,7 +119,7 @@ impl Gate {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<Held>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,13 +128,10 @@ impl ExecutionPermit {
     /// Permits one step at a node, unless the gate is closed: then the execution stops here and waits.
     #[must_use]
     pub fn step(&self, node: &str) -> Option<StepPermit<'_>> {
-        let mut state = self.gate.lock();
-        if state.mode == GateMode::Closed || self.interrupt.is_cancelled() {
+        if self.interrupt.is_cancelled() {
             return None;
         }
-        if let Some(held) = state.held.get_mut(&self.execution) {
-            held.node = node.into();
-        }
+        self.gate.lock().step(&self.execution)?.node = node.into();
         Some(StepPermit { _execution: self })
     }
 
@@ -160,7 +148,7 @@ impl ExecutionPermit {
 
 impl Drop for ExecutionPermit {
     fn drop(&mut self) {
-        self.gate.lock().held.remove(&self.execution);
+        self.gate.lock().release(&self.execution);
         self.gate.wake();
     }
 }
