@@ -4,7 +4,7 @@ mod events;
 mod executions;
 mod openapi;
 mod problem;
-mod signature;
+pub mod signature;
 mod verbs;
 mod webhooks;
 

@@ -6,7 +6,7 @@ use subtle::ConstantTimeEq as _;
 
 /// Why a body is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Rejected {
+pub enum Rejected {
     /// There is no signature.
     #[error("sign the body: X-Hub-Signature-256: sha256=<hexadecimal HMAC-SHA256 of the body>")]
     Missing,
@@ -19,7 +19,10 @@ pub(super) enum Rejected {
 }
 
 /// Checks a body's signature, in time that does not depend on where it differs.
-pub(super) fn verify(secret: &[u8], header: Option<&str>, body: &[u8]) -> Result<(), Rejected> {
+///
+/// # Errors
+/// There is none, or it is of another body or by another key.
+pub fn verify(secret: &[u8], header: Option<&str>, body: &[u8]) -> Result<(), Rejected> {
     let given = header.ok_or(Rejected::Missing)?.strip_prefix("sha256=").ok_or(Rejected::Malformed)?;
     let given = decode(given).ok_or(Rejected::Malformed)?;
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(|_| Rejected::Wrong)?;

@@ -119,3 +119,29 @@ async fn the_agent_of_an_existing_service_calls_it_and_follows_its_failure() {
     let (_, ended) = runtime.post(path, &[], r#"{"host": "127.0.0.1:9", "seconds": 0}"#).await;
     assert_eq!((&ended["state"], &ended["steps"]), (&"succeeded".into(), &2.into()), "{ended}");
 }
+
+#[tokio::test]
+async fn every_metric_of_the_dashboard_is_one_of_the_runtimes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/agentruntime-operator/dashboards/agent-runtime.json");
+    let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let model = crate::llm_server::LlmServer::start(|_, _| crate::llm_server::Reply::text("done")).await;
+    let agent = "graph: {entry_points: {slow: n}, nodes: [{id: n, node_type: event_loop}]}";
+    let home = Home::new(agent).with("HIVE_LLM_BASE_URL", &model.url());
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    let (_, ended) = runtime.post("/api/v1/entry-points/slow/trigger?wait=20", &[], "").await;
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    let metrics = runtime.get("/metrics").await.1;
+    let metrics = metrics.as_str().unwrap();
+    let mut count = 0;
+    for target in dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        let expression = target["expr"].as_str().unwrap();
+        for name in expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+            if name.starts_with("hive_") {
+                assert!(metrics.lines().any(|line| line.starts_with(name)), "{name} is not measured");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 10);
+}
