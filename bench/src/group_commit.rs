@@ -1,6 +1,6 @@
-//! What the disk allows: how long one fdatasync takes, and a writer that does nothing but group commit.
+//! A writer that does nothing but group commit: no other can accept more in a second with the same promise.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,44 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::figures;
+use crate::disk::{self, FILE};
 use crate::machine;
 
 /// Bytes that each waiter hands over, about as many as one execution's record has.
 const RECORD: usize = 512;
-/// The file is written beforehand, so that no sync has to record its growth; the writer starts over at its end.
-const FILE: u64 = 64 * 1024 * 1024;
-
-fn prepare(path: &Path) -> anyhow::Result<File> {
-    let file = OpenOptions::new().create(true).truncate(true).write(true).open(path);
-    let file = file.with_context(|| path.display().to_string())?;
-    let block = vec![0; 1024 * 1024];
-    for at in (0..FILE).step_by(block.len()) {
-        file.write_all_at(&block, at)?;
-    }
-    file.sync_all()?;
-    Ok(file)
-}
-
-/// Writes and syncs `size` bytes again and again, one after the other; the times in milliseconds, sorted.
-pub(crate) fn sync_times(folder: &Path, size: usize, length: Duration) -> anyhow::Result<Vec<f64>> {
-    let path = folder.join("sync");
-    let file = prepare(&path)?;
-    let bytes = vec![b'x'; size];
-    let (mut at, mut times) = (0, Vec::new());
-    let end = Instant::now() + length;
-    while Instant::now() < end {
-        let begun = Instant::now();
-        file.write_all_at(&bytes, at)?;
-        file.sync_data()?;
-        times.push(begun.elapsed());
-        at = (at + bytes.len() as u64) % (FILE - bytes.len() as u64);
-    }
-    drop(file);
-    std::fs::remove_file(path)?;
-    Ok(figures::milliseconds(times))
-}
-
 /// A handle to the writer; its thread ends with the last one.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer {
@@ -55,7 +22,7 @@ pub(crate) struct Writer {
 impl Writer {
     /// Starts the thread over a file in a folder, on a core of its own if one is given.
     pub(crate) fn start(folder: &Path, core: Option<usize>) -> anyhow::Result<Self> {
-        let file = prepare(&folder.join("log"))?;
+        let file = disk::prepare(&folder.join("log"))?;
         let (waiting, waiters) = mpsc::unbounded_channel();
         std::thread::spawn(move || {
             if let Err(error) = core.map_or(Ok(()), machine::pin).and_then(|()| write_all(&file, waiters)) {

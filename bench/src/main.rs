@@ -1,6 +1,7 @@
 //! Measures the agent runtime, a FastAPI peer and what the machine allows; run as `cargo xtask bench runtime`.
 
 mod contender;
+mod disk;
 mod figures;
 mod group_commit;
 mod http;
@@ -111,8 +112,13 @@ fn run(task: &Runtime) -> anyhow::Result<()> {
     } else {
         println!("{} targets are missed: {}", missed.len(), missed.join("; "));
     }
+    let doubts = report::doubts(&rows);
+    doubts.iter().for_each(|doubt| println!("doubtful: {doubt}"));
     if let Some(path) = &task.report {
-        report::write(path, &rows, &plan, cores, &versions, &folder)?;
+        let mut facts = machine::described(&folder);
+        facts.extend([("pinning", cores.told()), ("peer", versions), ("size", plan.told())]);
+        facts.extend(doubts.into_iter().map(|doubt| ("doubtful", doubt)));
+        report::write(path, &rows, &facts)?;
         println!("wrote {}", path.display());
     }
     std::fs::remove_dir_all(&folder)?;
@@ -122,9 +128,9 @@ fn run(task: &Runtime) -> anyhow::Result<()> {
 fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let mut rows = start::measure(arena, plan)?;
     rows.extend(status::measure(arena, plan)?);
-    let (triggers, disk) = triggers::measure(arena, plan)?;
+    let (triggers, mut disk, syncs) = triggers::measure(arena, plan)?;
     rows.extend(triggers);
-    rows.extend(pause::measure(arena, plan, &disk)?);
+    rows.extend(pause::measure(arena, plan, &mut disk, &syncs)?);
     Ok(rows)
 }
 

@@ -14,11 +14,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::contender::{Arena, Contender, Work};
+use crate::disk::Disk;
 use crate::figures::{self, Runs};
 use crate::plan::Plan;
 use crate::site::Site;
 use crate::table::{Row, Samples, Target};
-use crate::triggers::Disk;
+use crate::triggers::Syncs;
 
 /// The row that must be 0.
 pub(crate) const LATE: &str = "work begun or unfinished after it";
@@ -33,11 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Milliseconds within which 99 of 100 are acknowledged.
 const SOON: f64 = 1.0;
 
-pub(crate) fn measure(arena: &Arena, plan: &Plan, disk: &Disk) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn measure(arena: &Arena, plan: &Plan, disk: &mut Disk, syncs: &Syncs) -> anyhow::Result<Vec<Row>> {
     let mut quantiles = [0.5, 0.99, 1.0].map(|share| (share, Samples::default()));
     let (mut late, mut counted) = (Samples::default(), Samples::default());
     for run in 1..=plan.runs {
         for contender in arena.contenders().into_iter().filter(|contender| *contender != Contender::Null) {
+            disk.settle()?;
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let outcome = runtime.block_on(once(arena, contender, plan.pauses));
             let outcome = outcome.with_context(|| format!("pauses of {contender}"))?;
@@ -61,9 +63,9 @@ pub(crate) fn measure(arena: &Arena, plan: &Plan, disk: &Disk) -> anyhow::Result
     };
     Ok(vec![
         counted.row("pauses with work in flight", Target::None, ""),
-        row(p50, "pause excess, p50 ms", Target::None, &disk.p50),
-        row(p99, "pause excess, p99 ms", Target::AtMost(SOON), &disk.p99),
-        row(most, "pause excess, max ms", Target::None, &disk.most),
+        row(p50, "pause excess, p50 ms", Target::None, &syncs.p50),
+        row(p99, "pause excess, p99 ms", Target::AtMost(SOON), &syncs.p99),
+        row(most, "pause excess, max ms", Target::None, &syncs.most),
         late.row(LATE, Target::AtMost(0.0), ""),
     ])
 }

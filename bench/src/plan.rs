@@ -26,4 +26,16 @@ impl Plan {
         }
         Self { runs, starts: 3, warm_up: millis(500), load: millis(3000), disk: millis(1000), pauses: 1000 }
     }
+
+    /// How it is told in a report.
+    pub(crate) fn told(&self) -> String {
+        format!(
+            "{} runs; {} starts, {:.1} s of each load after {:.1} s of warm-up and {} pauses in each",
+            self.runs,
+            self.starts,
+            self.load.as_secs_f64(),
+            self.warm_up.as_secs_f64(),
+            self.pauses
+        )
+    }
 }

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use crate::machine::{self, Cores};
-use crate::plan::Plan;
 use crate::table::{self, Row};
+use crate::{status, triggers};
 
 const METHOD: &str = "\
 `ours` is the release binary of `agent-runtime`. `peer` is `bench/peers/fastapi`: the same API on FastAPI,
@@ -26,22 +25,42 @@ alternate within every run, each time as a new process over an empty folder. Rat
   for later, so that acceptance alone is measured. `group commit` is one thread that writes the records of
   all 64 waiters into a file of fixed size, syncs once and answers all, without any HTTP; `null server` is
   that thread behind hyper.
-- **fdatasync**: writes of the size that one commit of the runtime has, into a file of fixed size.
+- **fdatasync**: as many pages as one commit of the runtime writes, apart from each other, into a file of
+  fixed size. Before what writes is measured, the disk is let settle: while a sync takes half as long again
+  as it did at best, others keep the disk busy, and the measurement waits for up to 20 s.
 - **pause excess**: 8 executions at once, each a request of 5 ms to a site in the client; more wait. The
   time at which a pause is acknowledged, in its answer or by the long poll that follows, minus the time at
   which the site answered last. Until the next resume the site counts what begins or had not ended. Ours
   and the peer commit an execution's end before it counts as ended; ours commits the pause as well.
 ";
 
+/// A server that has less of its core was held up by something else.
+const WHOLE_CORE: f64 = 90.0;
+/// A disk whose syncs differ more between runs was not ours alone.
+const STEADY: f64 = 1.5;
+
+/// Why the figures may not be the contenders' own, if something says so.
+pub(crate) fn doubts(rows: &[Row]) -> Vec<String> {
+    let find = |name| rows.iter().find(|row: &&Row| row.name == name);
+    let mut doubts = Vec::new();
+    if let Some(row) = find(status::BUSY).filter(|row| row.ours.least() < WHOLE_CORE) {
+        doubts.push(format!(
+            "under full load the runtime had only {:.0} % of its core: the machine was busy, or the client was the limit",
+            row.ours.least()
+        ));
+    }
+    if let Some(row) = find(triggers::SYNCS).filter(|row| row.limit.most() > STEADY * row.limit.least()) {
+        doubts.push(format!(
+            "the disk did {:.0} to {:.0} fdatasync/s: others wrote, or it is throttled",
+            row.limit.least(),
+            row.limit.most()
+        ));
+    }
+    doubts
+}
+
 /// Writes the report into a file.
-pub(crate) fn write(
-    path: &Path,
-    rows: &[Row],
-    plan: &Plan,
-    cores: Cores,
-    peer: &str,
-    folder: &Path,
-) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, rows: &[Row], facts: &[(&str, String)]) -> anyhow::Result<()> {
     let mut text =
         "# Benchmarks\n\nWritten by `cargo xtask bench runtime`. Absolute figures are of one machine and drift \
                     with it:\nratios that were measured together count.\n\n"
@@ -50,10 +69,6 @@ pub(crate) fn write(
     text.push_str("\n## Method\n\n");
     text.push_str(METHOD);
     text.push_str("\n## This run\n\n| | |\n|---|---|\n");
-    let mut facts = machine::described(folder);
-    facts.push(("pinning", cores.told()));
-    facts.push(("peer", peer.to_owned()));
-    facts.push(("size", told(plan)));
     for (name, value) in facts {
         writeln!(text, "| {name} | {value} |")?;
     }
@@ -63,15 +78,4 @@ pub(crate) fn write(
     let parent = path.parent().context("a file has a folder")?;
     std::fs::create_dir_all(parent)?;
     std::fs::write(path, text).with_context(|| path.display().to_string())
-}
-
-fn told(plan: &Plan) -> String {
-    format!(
-        "{} runs; {} starts, {:.1} s of each load after {:.1} s of warm-up and {} pauses in each",
-        plan.runs,
-        plan.starts,
-        plan.load.as_secs_f64(),
-        plan.warm_up.as_secs_f64(),
-        plan.pauses
-    )
 }

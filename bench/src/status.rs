@@ -8,6 +8,8 @@ use crate::load::{Load, Outcome};
 use crate::plan::Plan;
 use crate::table::{Row, Samples, Target};
 
+/// The row that tells whether the server was what limited the rate.
+pub(crate) const BUSY: &str = "  its core busy at that rate, %";
 const CONNECTIONS: usize = 16;
 /// The share of its own highest rate at which a server's latency is measured.
 const MODERATE: f64 = 0.3;
@@ -38,7 +40,7 @@ pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
     }
     Ok(vec![
         rate.row("GET status, requests/s", Target::TimesPeer(TIMES_PEER), "raw hyper"),
-        busy.row("  its core busy at that rate, %", Target::None, "raw hyper"),
+        busy.row(BUSY, Target::None, "raw hyper"),
         p50.row("GET status at 30 % of its rate, p50 ms", Target::None, "raw hyper"),
         p99.row("GET status at 30 % of its rate, p99 ms", Target::AtMost(SOON), "raw hyper"),
     ])

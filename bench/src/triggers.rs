@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::contender::{Arena, Contender, Server, Work};
+use crate::disk::Disk;
 use crate::figures::{self, Runs};
 use crate::group_commit;
 use crate::http::{self, Connection};
@@ -20,33 +21,34 @@ const BODY: &str = r#"{"customer":"4711","reason":"nightly report"}"#;
 /// The share of the limit that the runtime is to reach.
 const OF_LIMIT: f64 = 0.8;
 
-/// What the disk did in this measurement, for others to compare with.
+/// Milliseconds of one write and fdatasync at the size of a commit, for others to compare with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
-    /// Bytes that one commit of the runtime writes.
-    pub(crate) commit: usize,
-    /// Milliseconds of one write and fdatasync of that size.
+pub(crate) struct Syncs {
     pub(crate) p50: Runs,
     pub(crate) p99: Runs,
     pub(crate) most: Runs,
 }
 
-pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<(Vec<Row>, Disk)> {
-    let mut disk = Disk { commit: commit_size(arena)?, ..Disk::default() };
+pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<(Vec<Row>, Disk, Syncs)> {
+    let size = commit_size(arena)?;
+    eprintln!("triggers: one commit of the runtime writes {size} bytes");
+    let mut disk = Disk::new(&arena.folder, size)?;
+    let mut times = Syncs::default();
     let (mut rate, mut p50, mut p99) = (Samples::default(), Samples::default(), Samples::default());
     let (mut syncs, mut group) = (Runs::default(), Runs::default());
-    eprintln!("triggers: one commit of the runtime writes {} bytes", disk.commit);
     for run in 1..=plan.runs {
-        let times = group_commit::sync_times(&arena.folder, disk.commit, plan.disk)?;
-        disk.p50.push(figures::quantile(&times, 0.5));
-        disk.p99.push(figures::quantile(&times, 0.99));
-        disk.most.push(figures::quantile(&times, 1.0));
-        let syncs_per_second = times.len() as f64 / plan.disk.as_secs_f64();
+        disk.settle()?;
+        let sorted = disk.sync_times(plan.disk)?;
+        times.p50.push(figures::quantile(&sorted, 0.5));
+        times.p99.push(figures::quantile(&sorted, 0.99));
+        times.most.push(figures::quantile(&sorted, 1.0));
+        let syncs_per_second = sorted.len() as f64 / plan.disk.as_secs_f64();
         let records_per_second = group_commit::rate(&arena.folder, arena.cores.server, CLIENTS, plan.disk)?;
         eprintln!("disk, run {run}: {syncs_per_second:.0} fdatasync/s, {records_per_second:.0} records/s in groups");
         syncs.push(syncs_per_second);
         group.push(records_per_second);
         for contender in arena.contenders() {
+            disk.settle()?;
             let outcome = once(arena, plan, contender)?;
             rate.push(contender, outcome.rate);
             p50.push(contender, outcome.quantile(0.5));
@@ -68,7 +70,7 @@ pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<(Vec<Row>, D
         p50.row("durable trigger, 64 clients, p50 ms", Target::None, "null server"),
         p99.row("durable trigger, 64 clients, p99 ms", Target::None, "null server"),
     ];
-    Ok((rows, disk))
+    Ok((rows, disk, times))
 }
 
 /// A server that accepts and does not execute, so that only acceptance is measured.
@@ -85,12 +87,13 @@ fn once(arena: &Arena, plan: &Plan, contender: Contender) -> anyhow::Result<Outc
     load.closed(plan.warm_up, plan.load).with_context(|| format!("{contender}"))
 }
 
-fn commit_size(arena: &Arena) -> anyhow::Result<usize> {
+/// Bytes that one commit of the runtime writes.
+fn commit_size(arena: &Arena) -> anyhow::Result<u64> {
     let server = paused(arena, Contender::Ours)?;
     let mut connection = Connection::open(server.address)?;
     let before = server.written()?;
     for _ in 0..WEIGHED {
         connection.demand("POST", PATH, BODY)?;
     }
-    Ok(usize::try_from((server.written()? - before) / WEIGHED)?.max(1))
+    Ok(server.written()?.saturating_sub(before).div_ceil(WEIGHED).max(1))
 }

@@ -39,6 +39,7 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     );
     tally
         .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
+    tally.step("benchmarks, once and short", workspace::cargo().args(["xtask", "bench", "runtime", "--check"]));
     tally.licences();
     if task.no_coverage {
         tally.skip("coverage", "--no-coverage");
