@@ -64,7 +64,10 @@ pub async fn run(
     }
     controller.close();
     if let Some(engine) = controller.engine() {
-        engine.store().close().await;
+        // Programs that serve tools go with us; one that does not end in time is killed with its pipes.
+        let toolbox = engine.toolbox();
+        let closed = tokio::time::timeout_at(begun + times.flush, toolbox.close());
+        let (_, ()) = tokio::join!(closed, engine.store().close());
     }
     if let Some((_, stop)) = &server {
         stop.cancel();

@@ -126,10 +126,7 @@ impl Engine {
                         .ok_or(Disobeyed::Definition)
                         .and_then(|agent| Ok(plan::answer(agent, &mut execution, branch, value, Timestamp::now())?));
                     return match taken {
-                        Ok(planned) => {
-                            plan::rest(&mut execution);
-                            Ok(self.put_back(*execution, planned).await?)
-                        }
+                        Ok(planned) => Ok(self.put_back(*execution, planned).await?),
                         Err(refused) => {
                             self.line_up(*before);
                             Err(refused)

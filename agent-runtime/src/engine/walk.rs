@@ -88,19 +88,20 @@ impl Engine {
         }
         let Some(agent) = agent.filter(|_| !execution.state.is_terminal()) else { return Ok(Walked::Ended) };
         let id = execution.id.clone();
-        let walk = Walk { engine: self, agent, id: &id, permit, tokens: &tokens };
-        if !walk.branches(execution, orders).await? {
-            return Ok(Walked::Ended);
+        let walk = Walk { engine: self, agent: Arc::clone(&agent), id: &id, permit, tokens: &tokens };
+        let kept = walk.branches(execution, orders).await?;
+        if agent.limits.seconds_per_day > 0 {
+            let seconds = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
+            let used = Used { key: day_key("seconds", Timestamp::now()), amount: seconds };
+            self.store.append(id.clone(), Vec::new(), vec![used]).await?;
         }
-        if execution.state.is_terminal() {
+        if !kept || execution.state.is_terminal() {
             return Ok(Walked::Ended);
         }
         // What stops here for the gate's sake has not brought anything down.
         execution.claims = 0;
-        plan::rest(execution);
-        let seconds = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
-        let used = vec![Used { key: day_key("seconds", Timestamp::now()), amount: seconds }];
-        let kept = self.keep(execution, Planned::default(), &tokens, used).await?;
+        plan::rest(&agent, execution);
+        let kept = self.keep(execution, Planned::default(), &tokens, Vec::new()).await?;
         Ok(if kept { Walked::Rests } else { Walked::Ended })
     }
 
@@ -163,6 +164,13 @@ impl<'a> Walk<'a> {
         let mut interrupted = false;
         loop {
             let open = self.engine.gate.mode() == GateMode::Open && !interrupted;
+            // First, so that nothing begins that has no time left.
+            if let Some(over) = self.deadline(execution).filter(|over| over.at <= Timestamp::now())
+                && execution.state == State::Running
+            {
+                let planned = plan::give_up(execution, over.kind, over.reason, Timestamp::now());
+                return self.commit(execution, planned, &mut running).await;
+            }
             if open && execution.due().is_some_and(|due| due <= Timestamp::now()) {
                 let planned = plan::wake(&self.agent, execution, Timestamp::now());
                 if !self.commit(execution, planned, &mut running).await? {
@@ -194,10 +202,7 @@ impl<'a> Walk<'a> {
                     plan::settle(&self.agent, execution, &id, outcome, &choice, Timestamp::now())
                 }
                 Some(order) = orders.recv() => self.obey(order, execution),
-                overdue = self.overdue(execution, open) => match overdue {
-                    Some(over) => plan::give_up(execution, over.kind, over.reason, Timestamp::now()),
-                    None => continue,
-                },
+                () = self.due(execution, open) => continue,
             };
             if !self.commit(execution, planned, &mut running).await? {
                 return Ok(false);
@@ -244,16 +249,18 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the execution's deadline once it has passed, or none when a branch of it is due.
-    async fn overdue(&self, execution: &Execution, open: bool) -> Option<plan::Deadline> {
+    fn deadline(&self, execution: &Execution) -> Option<plan::Deadline> {
         let entry = self.agent.entry_points.get(&execution.entry_point);
-        let deadline = plan::deadline(&self.agent, entry, execution);
+        plan::deadline(&self.agent, entry, execution)
+    }
+
+    /// Returns at the execution's deadline, or when a branch of it is due.
+    async fn due(&self, execution: &Execution, open: bool) {
         let now = Timestamp::now();
         let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
         let due = execution.due().filter(|_| open).map(left);
-        let until = deadline.as_ref().map(|deadline| left(deadline.at));
+        let until = self.deadline(execution).map(|deadline| left(deadline.at));
         tokio::time::sleep([due, until].into_iter().flatten().min().unwrap_or(LONG).min(LONG)).await;
-        deadline.filter(|deadline| deadline.at <= Timestamp::now())
     }
 
     /// Commits. An end is not shown before the last effect has ended.

@@ -134,7 +134,8 @@ async fn every_metric_of_the_dashboard_is_one_of_the_runtimes() {
     let metrics = runtime.get("/metrics").await.1;
     let metrics = metrics.as_str().unwrap();
     let mut count = 0;
-    for target in dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+    for target in dashboard["panels"].as_array().unwrap().iter().flat_map(|panel| panel["targets"].as_array().unwrap())
+    {
         let expression = target["expr"].as_str().unwrap();
         for name in expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
             if name.starts_with("hive_") {

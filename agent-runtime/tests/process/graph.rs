@@ -182,6 +182,18 @@ graph:
 }
 
 #[tokio::test]
+async fn a_timeout_is_not_slept_through_by_what_waits() {
+    let text = r#"
+graph:
+  async_entry_points: [{id: slow, entry_node: a, timeout_seconds: 0.5}]
+  nodes: [{id: a, node_type: wait, seconds: 3600}]
+"#;
+    let (_home, runtime) = started(text).await;
+    let id = runtime.trigger().await;
+    assert_eq!(until(&runtime, &id, "failed").await["reason"], "timeout");
+}
+
+#[tokio::test]
 async fn a_checkpoint_stops_every_branch_and_the_resume_goes_on_with_each() {
     let (home, runtime) = started(BRANCHES).await;
     let id = runtime.trigger().await;

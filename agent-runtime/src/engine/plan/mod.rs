@@ -255,10 +255,20 @@ pub(super) fn give_up(execution: &mut Execution, kind: &str, reason: String, now
     planned
 }
 
-/// The state of an execution of which nothing runs any more for now.
-pub(super) fn rest(execution: &mut Execution) {
-    if !execution.state.is_terminal() && execution.state != State::Cancelling {
-        execution.state = if ready(execution).is_empty() { State::Waiting } else { State::Queued };
+/// The state of an execution of which nothing runs any more for now. Whatever it waits for, it is looked
+/// at again at its deadline.
+pub(super) fn rest(agent: &Agent, execution: &mut Execution) {
+    if execution.state.is_terminal() || execution.state == State::Cancelling {
+        return;
+    }
+    execution.state = if ready(execution).is_empty() { State::Waiting } else { State::Queued };
+    let entry = agent.entry_points.get(&execution.entry_point);
+    let Some(deadline) = deadline(agent, entry, execution) else { return };
+    for branch in execution.branches.values_mut() {
+        match &mut branch.phase {
+            Phase::Parked { until: at } | Phase::Asking { expires: at, .. } => *at = (*at).min(deadline.at),
+            Phase::Ready | Phase::Forked { .. } | Phase::Arrived { .. } | Phase::Ended | Phase::Failed { .. } => {}
+        }
     }
 }
 

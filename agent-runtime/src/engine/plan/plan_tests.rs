@@ -206,7 +206,7 @@ fn a_question_waits_for_its_answer_or_expires_into_failure() {
     let agent = drawn("a b", &["a!b"]);
     let mut execution = begin(&agent);
     done(&agent, &mut execution, "a", asks(About::Input));
-    rest(&mut execution);
+    rest(&agent, &mut execution);
     assert_eq!((execution.state, execution.asks()), (State::Waiting, true));
     let mut answered = execution.clone();
     answer(&agent, &mut answered, None, &json!("this"), now()).expect("it asks");
@@ -281,6 +281,10 @@ fn the_first_deadline_counts() {
     let found = deadline(&agent, agent.entry_points.get("e"), &execution).unwrap();
     assert_eq!((found.kind, found.at), ("timeout", later(now(), Duration::from_secs(5))));
     assert_eq!(deadline(&agent, None, &execution).unwrap().kind, "limit");
+    settle(&agent, &mut execution, MAIN, Outcome::Parked(Duration::from_secs(60)), &Choice::new(), now());
+    execution.entry_point = "e".to_owned();
+    rest(&agent, &mut execution);
+    assert_eq!((execution.state, execution.due()), (State::Waiting, Some(found.at)), "it is not slept through");
     give_up(&mut execution, found.kind, found.reason, now());
     assert_eq!((execution.state, execution.reason.as_deref()), (State::Failed, Some("timeout")));
 }
