@@ -193,23 +193,27 @@ impl Cluster {
         Ok(logs)
     }
 
-    /// Sends a signal to the first process of a running container, from outside of it.
+    /// Sends a signal to a running container, from outside of it: to its first process, and one that stops
+    /// or continues (`Signal::STOP`, `Signal::CONT`) to all of them.
     ///
-    /// Unlike a signal from within, this one can stop (`Signal::STOP`) and kill (`Signal::KILL`) it.
+    /// Unlike a signal from within, this one can stop and kill (`Signal::KILL`) the first process.
     pub fn signal_container(&self, namespace: &str, pod: &str, container: &str, signal: Signal) -> Result<(), Error> {
         self.on_host("signalling a container")?;
         let mut get = self.kubectl();
         get.args(["--namespace", namespace, "get", "pod", pod, "--output=json"]);
         let text = tool::run(&mut get, "reading the pod")?;
         let status: Value = serde_json::from_str(&text).map_err(Error::json("kubectl get pod"))?;
-        let process = match container_id(&status, container) {
-            Some(id) => containers::first_process(&self.place, id)?,
-            None => None,
+        let mut processes = match container_id(&status, container) {
+            Some(id) => containers::every_process(&self.place, id)?,
+            None => Vec::new(),
         };
-        let sent = match process {
-            Some(process) => process.signal(signal)?,
-            None => false,
-        };
+        if ![Signal::STOP, Signal::CONT].contains(&signal) {
+            processes.truncate(1);
+        }
+        let mut sent = false;
+        for process in processes {
+            sent |= process.signal(signal)?;
+        }
         if sent {
             return Ok(());
         }

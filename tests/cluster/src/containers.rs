@@ -129,8 +129,16 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
+/// Every process of a container, the first one first, by the id that the pod's status gives it.
+pub(crate) fn every_process(place: &Place, id: &str) -> Result<Vec<Record>, Error> {
+    let first = first_process(place, id)?;
+    let id = id.strip_prefix("containerd://").unwrap_or(id).to_owned();
+    let members = groups(&BTreeSet::from([id])).iter().flat_map(|group| members(group)).collect::<BTreeSet<i32>>();
+    Ok(first.into_iter().chain(members.into_iter().filter_map(Record::of)).collect())
+}
+
 /// The first process of a container, by the id that the pod's status gives it.
-pub(crate) fn first_process(place: &Place, id: &str) -> Result<Option<Record>, Error> {
+fn first_process(place: &Place, id: &str) -> Result<Option<Record>, Error> {
     let id = id.strip_prefix("containerd://").unwrap_or(id);
     let tasks = crate::tool::run(ctr(place).args(["tasks", "list"]), "listing the containers")?;
     Ok(parse_tasks(&tasks, id).and_then(Record::of))
