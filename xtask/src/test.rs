@@ -127,6 +127,8 @@ impl Tally {
         let mut tarpaulin = workspace::cargo();
         // The thousand kills were had without the slower, instrumented build.
         tarpaulin.env("HIVE_TEST_KILLS", "20");
+        // Built by the tests before; the instrumented build leaves examples out.
+        tarpaulin.env("HIVE_TEST_MCP_SERVER", workspace::target().join("debug/examples/mcp_server"));
         tarpaulin.args(["tarpaulin", "--engine", "llvm", "--follow-exec", "--skip-clean", "--out", "Stdout"]);
         tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
         tarpaulin.args([

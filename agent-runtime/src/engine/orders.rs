@@ -17,6 +17,9 @@ const PAGE: usize = 200;
 /// Orders that wait for an execution under way.
 pub(super) const ORDERS: usize = 16;
 
+/// Tells who answered whether the answer was taken.
+pub(super) type Teller = oneshot::Sender<Result<(), Unanswered>>;
+
 /// What is asked of an execution under way.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -29,7 +32,7 @@ pub(super) enum Order {
         /// The answer.
         value: Value,
         /// Told whether it was taken.
-        told: oneshot::Sender<Result<(), Unanswered>>,
+        told: Teller,
     },
 }
 
@@ -102,7 +105,7 @@ impl Engine {
         }
     }
 
-    /// Takes a person's answer. When this returns it is on disk, or with an execution under way about to be.
+    /// Takes a person's answer. When this returns it is on disk.
     ///
     /// # Errors
     /// Nothing was asked, or the answer does not fit.

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::Engine;
 use super::node::{Run, Settled};
-use super::orders::Order;
+use super::orders::{Order, Teller};
 use super::plan::{self, Planned};
 use super::step::Outcome;
 use crate::definition::Agent;
@@ -165,9 +165,7 @@ impl<'a> Walk<'a> {
         loop {
             let open = self.engine.gate.mode() == GateMode::Open && !interrupted;
             // First, so that nothing begins that has no time left.
-            if let Some(over) = self.deadline(execution).filter(|over| over.at <= Timestamp::now())
-                && execution.state == State::Running
-            {
+            if let Some(over) = self.deadline(execution).filter(|over| over.at <= Timestamp::now()) {
                 let planned = plan::give_up(execution, over.kind, over.reason, Timestamp::now());
                 return self.commit(execution, planned, &mut running).await;
             }
@@ -190,6 +188,7 @@ impl<'a> Walk<'a> {
             if running.is_empty() {
                 break;
             }
+            let mut told = None;
             let planned = tokio::select! {
                 Some((id, settled)) = running.next() => {
                     busy.remove(&id);
@@ -201,11 +200,19 @@ impl<'a> Walk<'a> {
                     execution.claims = 0;
                     plan::settle(&self.agent, execution, &id, outcome, &choice, Timestamp::now())
                 }
-                Some(order) = orders.recv() => self.obey(order, execution),
+                Some(order) = orders.recv() => {
+                    let (planned, teller) = self.obey(order, execution);
+                    told = teller;
+                    planned
+                }
                 () = self.due(execution, open) => continue,
             };
             if !self.commit(execution, planned, &mut running).await? {
                 return Ok(false);
+            }
+            if let Some(told) = told {
+                // It may have hung up; the answer stands all the same.
+                let _ = told.send(Ok(()));
             }
         }
         if execution.state == State::Cancelling {
@@ -227,29 +234,31 @@ impl<'a> Walk<'a> {
         Box::pin(async move { engine.run_node(run).await })
     }
 
-    fn obey(&self, order: Order, execution: &mut Execution) -> Planned {
+    /// Obeys an order. Who is to be told is told once what was planned is on disk.
+    fn obey(&self, order: Order, execution: &mut Execution) -> (Planned, Option<Teller>) {
         match order {
             Order::Cancel => {
                 self.permit.abort();
-                plan::cancel(execution, true, Timestamp::now())
+                (plan::cancel(execution, true, Timestamp::now()), None)
             }
             Order::Answer { branch, value, told } => {
                 match plan::answer(&self.agent, execution, branch.as_deref(), &value, Timestamp::now()) {
-                    Ok(planned) => {
-                        // It may have hung up; the answer stands all the same.
-                        let _ = told.send(Ok(()));
-                        planned
-                    }
+                    Ok(planned) => (planned, Some(told)),
                     Err(refused) => {
+                        // It may have hung up.
                         let _ = told.send(Err(refused));
-                        Planned::default()
+                        (Planned::default(), None)
                     }
                 }
             }
         }
     }
 
+    /// The execution's deadline; one that is being cancelled has none any more.
     fn deadline(&self, execution: &Execution) -> Option<plan::Deadline> {
+        if execution.state != State::Running {
+            return None;
+        }
         let entry = self.agent.entry_points.get(&execution.entry_point);
         plan::deadline(&self.agent, entry, execution)
     }
