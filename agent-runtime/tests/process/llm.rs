@@ -14,7 +14,7 @@ fn client(server: &LlmServer, format: Format) -> Client {
         model: "tiny".to_owned(),
         key: Some("secret".to_owned()),
         timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_millis(400),
+        idle_timeout: Duration::from_millis(1500),
         attempts: 3,
     };
     Client::new(settings).unwrap()

@@ -38,7 +38,7 @@ async fn connect(folder: &Path, servers: Value) -> Result<Toolbox, Error> {
 }
 
 fn stdio() -> Value {
-    json!({"local": {"transport": "stdio", "command": mcp_server(), "timeout_seconds": 1}})
+    json!({"local": {"transport": "stdio", "command": mcp_server(), "timeout_seconds": 3}})
 }
 
 async fn call(toolbox: &Toolbox, tool: &str, arguments: Value) -> Result<String, Error> {
@@ -72,9 +72,9 @@ async fn calls_run_side_by_side_and_each_has_its_limit() {
     let begun = Instant::now();
     let (slow, short) =
         tokio::join!(call(&toolbox, "slow", json!({"seconds": 30})), call(&toolbox, "slow", json!({"seconds": 0.5})),);
-    assert!(matches!(slow, Err(Error::Timeout { seconds: 1, .. })), "{slow:?}");
+    assert!(matches!(slow, Err(Error::Timeout { seconds: 3, .. })), "{slow:?}");
     assert_eq!(short.unwrap(), "awake");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(15));
     assert_eq!(call(&toolbox, "echo", json!({"text": "still there"})).await.unwrap(), "still there");
     toolbox.close().await;
 }
