@@ -63,7 +63,7 @@ async fn words_and_parallel_calls_come_in_both_formats() {
         assert_eq!(answer.usage, Usage { input_tokens: 10, output_tokens: 5 });
         let requests = server.requests.lock().unwrap();
         assert_eq!(requests[0].0["idempotency-key"], "e/main/n/0/0");
-        insta::assert_yaml_snapshot!(format!("request_{format:?}"), requests[0].1);
+        insta::assert_snapshot!(format!("request_{format:?}"), serde_json::to_string_pretty(&requests[0].1).unwrap());
     }
 }
 
