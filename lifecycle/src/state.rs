@@ -38,7 +38,7 @@ pub enum Desired {
 }
 
 /// What can be asked of a runtime: `POST /api/v1/lifecycle/<verb>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verb {
     /// Leave `stopped`.
