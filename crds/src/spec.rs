@@ -41,6 +41,13 @@ use crate::status::AgentRuntimeStatus;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.agent) || has(self.template)")
     .message("spec: give agent (inline or configMapRef), or template with an image of your own"))]
+#[x_kube(validation = Rule::new("!has(self.storage) || !has(self.storage.volumeClaim) || self.replicas <= 1")
+    .message("spec.replicas: at most 1 with storage.volumeClaim, as one pod at a time can use the volume"))]
+#[x_kube(validation = Rule::new("self.lifecycle.whilePaused != 'queue' || (has(self.storage) && has(self.storage.volumeClaim))")
+    .message("spec.lifecycle.whilePaused: queue needs storage that outlives a pod: set spec.storage.volumeClaim"))]
+#[x_kube(validation = Rule::new(
+    "(has(self.storage) && has(self.storage.volumeClaim)) == (has(oldSelf.storage) && has(oldSelf.storage.volumeClaim))")
+    .message("spec.storage: its kind cannot change, as what is stored would be lost: make a new object"))]
 pub struct AgentRuntimeSpec {
     /// The state that every pod is to be in. It never expires.
     #[serde(default)]
@@ -64,6 +71,23 @@ pub struct AgentRuntimeSpec {
     /// How pods are paused, resumed and stopped.
     #[serde(default)]
     pub lifecycle: Lifecycle,
+
+    /// Where executions are kept. Without it, in the pod: what was accepted and has not ended is lost with the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+
+    /// Any text; a change of it replaces the pods, as a change of the template does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub restart_nonce: Option<String>,
+}
+
+impl AgentRuntimeSpec {
+    /// The volume that the executions are kept on, if they are.
+    #[must_use]
+    pub fn volume_claim(&self) -> Option<&VolumeClaim> {
+        self.storage.as_ref()?.volume_claim.as_ref()
+    }
 }
 
 fn one() -> i32 {
@@ -111,6 +135,51 @@ pub struct ConfigMapKey {
     pub key: String,
 }
 
+/// Where executions are kept: exactly one of the kinds. The kind cannot change.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.ephemeral) != has(self.volumeClaim)")
+    .message("spec.storage: give exactly one of ephemeral and volumeClaim"))]
+pub struct Storage {
+    /// In the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ephemeral: Option<Ephemeral>,
+
+    /// On a volume of its own that outlives pods. One pod at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim: Option<VolumeClaim>,
+}
+
+/// Executions are kept in the pod and go with it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ephemeral {}
+
+/// A PersistentVolumeClaim, ReadWriteOncePod, named after the object with `-data` behind it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeClaim {
+    /// How much room it asks for, such as 1Gi. It may grow if the storage class allows it.
+    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"), length(max = 32))]
+    pub size: String,
+    /// The storage class; the cluster's default if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub storage_class_name: Option<String>,
+    /// What becomes of the claim when the object is deleted. A new object of the same name finds one that was kept.
+    #[serde(default)]
+    pub when_deleted: WhenDeleted,
+}
+
+/// What becomes of a claim when its object is deleted.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenDeleted {
+    /// It stays, with what is on it.
+    #[default]
+    Retain,
+    /// It is deleted with the object.
+    Delete,
+}
+
 /// How pods are paused, resumed and stopped.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
@@ -125,6 +194,8 @@ pub struct Lifecycle {
     pub drain_timeout_seconds: i32,
     /// What happens at the deadline: go on draining and say who holds it up, or stop at the next step.
     pub on_drain_timeout: DrainTimeoutPolicy,
+    /// What triggers get while paused.
+    pub while_paused: WhilePaused,
     /// Seconds that a new pod waits for the operator before it believes its boot file.
     #[schemars(range(min = 0, max = 3600))]
     pub boot_hold_seconds: i32,
@@ -140,6 +211,7 @@ impl Default for Lifecycle {
             pause_mode: PauseMode::Drain,
             drain_timeout_seconds: 30,
             on_drain_timeout: DrainTimeoutPolicy::Wait,
+            while_paused: WhilePaused::Reject,
             boot_hold_seconds: 90,
             shutdown_seconds: 30,
         }
@@ -166,6 +238,17 @@ pub enum DrainTimeoutPolicy {
     Wait,
     /// Executions stop at their next step.
     Checkpoint,
+}
+
+/// What triggers get while a runtime is paused.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum WhilePaused {
+    /// 503, and the pod is not ready.
+    #[default]
+    Reject,
+    /// 202: they are kept and begin after the resume. The pod stays ready.
+    Queue,
 }
 
 /// Kept as it was written: its own schema is the pod template's, or the agent's, and they are checked where they are used.

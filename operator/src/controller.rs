@@ -9,8 +9,11 @@ use crds::{AgentRuntime, AgentSource};
 use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -51,6 +54,10 @@ struct Context {
     deployments: Index<Deployment>,
     config_maps: Index<ConfigMap>,
     services: Index<Service>,
+    accounts: Index<PartialObjectMeta<ServiceAccount>>,
+    claims: Index<PartialObjectMeta<PersistentVolumeClaim>>,
+    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
+    policies: Index<PartialObjectMeta<NetworkPolicy>>,
     memories: Mutex<HashMap<String, Memory>>,
     telemetry: Arc<Telemetry>,
 }
@@ -82,6 +89,10 @@ pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, sto
         deployments: Index::default(),
         config_maps: Index::default(),
         services: Index::default(),
+        accounts: Index::default(),
+        claims: Index::default(),
+        budgets: Index::default(),
+        policies: Index::default(),
         memories: Mutex::default(),
         telemetry,
     });
@@ -99,7 +110,11 @@ async fn watch_all(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
     let deployments = watch(context, wake, |c| &c.deployments, prune_deployment, |_, _| {});
     let config_maps = watch(context, wake, |c| &c.config_maps, prune_config_map, |_, _| {});
     let services = watch(context, wake, |c| &c.services, |s: &mut Service| s.metadata.managed_fields = None, |_, _| {});
-    tokio::join!(pods, deployments, config_maps, services);
+    let accounts = watch(context, wake, |c| &c.accounts, prune_metadata, |_, _| {});
+    let claims = watch(context, wake, |c| &c.claims, prune_metadata, |_, _| {});
+    let budgets = watch(context, wake, |c| &c.budgets, prune_metadata, |_, _| {});
+    let policies = watch(context, wake, |c| &c.policies, prune_metadata, |_, _| {});
+    tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
 }
 
 async fn watch<K>(
@@ -144,6 +159,11 @@ fn prune_config_map(config_map: &mut ConfigMap) {
     }
 }
 
+/// Of these kinds no plan reads more than that they are as they were applied.
+fn prune_metadata<K>(object: &mut PartialObjectMeta<K>) {
+    object.metadata.managed_fields = None;
+}
+
 fn prune_deployment(deployment: &mut Deployment) {
     deployment.metadata.managed_fields = None;
     if let Some(spec) = &mut deployment.spec {
@@ -157,7 +177,11 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
         context.pods.synced(),
         context.deployments.synced(),
         context.config_maps.synced(),
-        context.services.synced()
+        context.services.synced(),
+        context.accounts.synced(),
+        context.claims.synced(),
+        context.budgets.synced(),
+        context.policies.synced()
     );
     tracing::info!("the caches have synced");
     let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
@@ -261,6 +285,10 @@ impl Context {
             note(&mut children, ChildKind::ConfigMap, object.as_ref());
         }
         self.services.of(owner).iter().for_each(|s| note(&mut children, ChildKind::Service, s.as_ref()));
+        self.accounts.of(owner).iter().for_each(|a| note(&mut children, ChildKind::ServiceAccount, a.as_ref()));
+        self.claims.of(owner).iter().for_each(|c| note(&mut children, ChildKind::PersistentVolumeClaim, c.as_ref()));
+        self.budgets.of(owner).iter().for_each(|b| note(&mut children, ChildKind::PodDisruptionBudget, b.as_ref()));
+        self.policies.of(owner).iter().for_each(|p| note(&mut children, ChildKind::NetworkPolicy, p.as_ref()));
         deployments.iter().for_each(|d| note(&mut children, ChildKind::Deployment, d.as_ref()));
         Observed {
             agent,

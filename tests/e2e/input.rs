@@ -15,10 +15,18 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
         (json!({ "lifecycle": { "pauseMode": "abruptly" } }), "spec.lifecycle.pauseMode"),
         (json!({ "agent": { "configMapRef": { "name": "a", "key": "b" } } }), "spec.agent"),
         (json!({ "sparkle": 1 }), "spec.sparkle"),
+        (json!({ "storage": {} }), "spec.storage: give exactly one"),
+        (json!({ "storage": { "ephemeral": {}, "volumeClaim": { "size": "1Gi" } } }), "spec.storage: give exactly one"),
+        (json!({ "storage": { "volumeClaim": { "size": "much" } } }), "spec.storage.volumeClaim.size"),
+        (json!({ "storage": { "volumeClaim": { "size": "1Gi" } }, "replicas": 2 }), "spec.replicas: at most 1"),
+        (json!({ "lifecycle": { "whilePaused": "queue" } }), "spec.lifecycle.whilePaused: queue needs storage"),
     ] {
         let refused = space.apply(&runtime("bad", 1, &spec)).expect_err(field);
         assert!(refused.contains(field), "{field}: {refused}");
     }
+    space.apply(&runtime("kept", 1, &json!({ "desiredState": "stopped" }))).unwrap();
+    let moved = runtime("kept", 1, &json!({ "storage": { "volumeClaim": { "size": "1Gi" } } }));
+    assert!(space.apply(&moved).unwrap_err().contains("spec.storage: its kind cannot change"));
     let mut bare = runtime("bad", 1, &json!({}));
     bare["spec"] = json!({});
     assert!(space.apply(&bare).unwrap_err().contains("spec: give agent"));
@@ -60,6 +68,17 @@ fn a_template_that_the_api_server_refuses_is_stalled() {
     let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
     assert_eq!(condition(&stalled["status"], "Stalled").1, "InvalidTemplate");
     assert!(message(&stalled).contains("sparkle"), "{}", message(&stalled));
+    space.patch("demo", &json!({ "template": null }));
+    assert_eq!(space.ready("demo")["status"]["state"], "running");
+}
+
+#[test]
+fn a_template_that_cannot_work_is_stalled_with_its_field() {
+    let space = Space::new("grace");
+    let spec = json!({ "template": { "spec": { "terminationGracePeriodSeconds": 5 } } });
+    space.apply(&runtime("demo", 1, &spec)).unwrap();
+    let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
+    assert!(message(&stalled).contains("spec.template.spec.terminationGracePeriodSeconds"), "{}", message(&stalled));
     space.patch("demo", &json!({ "template": null }));
     assert_eq!(space.ready("demo")["status"]["state"], "running");
 }

@@ -15,4 +15,5 @@ mod removal;
 mod rollout;
 mod space;
 mod speed;
+mod storage;
 mod unknown;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::AgentRuntime;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
 };
@@ -180,7 +180,8 @@ impl Actor {
                 // The user's template is at fault, and only the user can mend it: say so and do not retry.
                 let generation = seen.runtime.metadata.generation.unwrap_or(0);
                 tracing::warn!(%what, message = %status.message, "the API server refuses a child");
-                memory.refusal = Some(Refusal { generation, message: format!("spec.template: {}", status.message) });
+                memory.refusal =
+                    Some(Refusal { generation, message: format!("{}: {}", child.field(), status.message) });
                 Ok(())
             }
             Err(error) => Err(error),
@@ -240,6 +241,10 @@ fn resource(kind: ChildKind) -> ApiResource {
     match kind {
         ChildKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
         ChildKind::Service => ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()),
+        ChildKind::ServiceAccount => ApiResource::erase::<k8s_openapi::api::core::v1::ServiceAccount>(&()),
+        ChildKind::PersistentVolumeClaim => ApiResource::erase::<PersistentVolumeClaim>(&()),
+        ChildKind::PodDisruptionBudget => ApiResource::erase::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(&()),
+        ChildKind::NetworkPolicy => ApiResource::erase::<k8s_openapi::api::networking::v1::NetworkPolicy>(&()),
         ChildKind::Deployment => ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
     }
 }

@@ -78,6 +78,14 @@ pub enum ChildKind {
     ConfigMap,
     /// For clients, and the headless one for addresses that are not ready.
     Service,
+    /// The pods' identity, without a token.
+    ServiceAccount,
+    /// Where executions are kept.
+    PersistentVolumeClaim,
+    /// What a node's drain may take away at once.
+    PodDisruptionBudget,
+    /// Which ports of the pods can be reached.
+    NetworkPolicy,
     /// The pods.
     Deployment,
 }
@@ -108,7 +116,7 @@ pub struct DeploymentFacts {
     pub ready: i32,
     /// The condition Progressing is False for this reason.
     pub failing: Option<String>,
-    /// The rollout strategy that was applied: `surge` or `replace`.
+    /// The rollout strategy that was applied: `surge`, `replace` or `recreate`.
     pub strategy: String,
 }
 

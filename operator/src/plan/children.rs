@@ -1,6 +1,6 @@
 //! The children made by server-side apply, and which of them are to be applied or deleted now.
 
-use crds::AgentRuntime;
+use crds::{AgentRuntime, VolumeClaim, WhenDeleted};
 use lifecycle::Desired;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -13,7 +13,7 @@ use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
 /// Holds the hash of the manifest that was applied, without the rollout strategy.
 pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
 
-/// Holds the rollout strategy that was applied: `surge` or `replace`.
+/// Holds the rollout strategy that was applied: `surge`, `replace` or `recreate`.
 pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
 
 /// The name of the Deployment.
@@ -27,6 +27,8 @@ pub(super) struct Wanted {
     pub(super) apply: Vec<Child>,
     pub(super) delete: Vec<ChildKey>,
     pub(super) replicas: i32,
+    /// What is wrong with the template, though the API server would take it.
+    pub(super) fault: Option<String>,
 }
 
 impl Wanted {
@@ -43,22 +45,28 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
     let agent = match &seen.agent {
         AgentText::Found { text, file } => Some(agent_config_map(runtime, text, file)),
         AgentText::Builtin => None,
-        AgentText::Missing(_) => return Wanted { apply: Vec::new(), delete: Vec::new(), replicas },
+        AgentText::Missing(_) => return Wanted { apply: Vec::new(), delete: Vec::new(), replicas, fault: None },
     };
+    let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
+    let template = template::pod_template(runtime, settings, mount);
+    let fault = template::fault(runtime, &template);
     let mut children: Vec<Child> = agent.iter().map(|(child, _)| child.clone()).collect();
     children.push(service(runtime, name_of(runtime).to_owned(), false));
     children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
-    let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
-    let deployment = deployment(seen, settings, policy, replicas, mount);
+    children.push(service_account(runtime));
+    children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
+    children.push(disruption_budget(runtime));
+    children.push(network_policy(runtime, &template));
+    let deployment = deployment(runtime, policy, replicas, template);
     let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
     if differs(seen, &deployment) || strategy_must_change(seen, policy, replicas) {
         apply.push(deployment);
     }
-    if refused {
+    if refused || fault.is_some() {
         apply.clear();
     }
     let delete = unused(seen, &children);
-    Wanted { apply, delete, replicas }
+    Wanted { apply, delete, replicas, fault }
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
@@ -86,11 +94,16 @@ fn differs(seen: &Observed, child: &Child) -> bool {
 fn strategy_must_change(seen: &Observed, policy: &Policy, replicas: i32) -> bool {
     let Some(deployment) = &seen.deployment else { return false };
     let rolling = deployment.updated < replicas || deployment.replicas > deployment.updated;
-    rolling && deployment.strategy != strategy(policy)
+    rolling && deployment.strategy != strategy(&seen.runtime, policy)
 }
 
-fn strategy(policy: &Policy) -> &'static str {
-    if policy.desired == Desired::Running { "surge" } else { "replace" }
+fn strategy(runtime: &AgentRuntime, policy: &Policy) -> &'static str {
+    match (runtime.spec.volume_claim(), policy.desired) {
+        // Two pods cannot have the volume at once.
+        (Some(_), _) => "recreate",
+        (None, Desired::Running) => "surge",
+        (None, Desired::Paused | Desired::Stopped) => "replace",
+    }
 }
 
 /// ConfigMaps of earlier definitions, once no pod can need them any more.
@@ -126,14 +139,69 @@ fn service(runtime: &AgentRuntime, name: String, headless: bool) -> Child {
     finish(ChildKind::Service, name, object, &[])
 }
 
-fn deployment(
-    seen: &Observed,
-    settings: &Settings,
-    policy: &Policy,
-    replicas: i32,
-    agent: Option<(&str, &str)>,
-) -> Child {
-    let runtime = seen.runtime.as_ref();
+/// The name of the claim that executions are kept on.
+pub(super) fn claim_name(runtime: &AgentRuntime) -> String {
+    format!("{}-data", name_of(runtime))
+}
+
+fn volume_claim(runtime: &AgentRuntime, claim: &VolumeClaim) -> Child {
+    let name = claim_name(runtime);
+    let mut object = manifest::object(runtime, "v1", "PersistentVolumeClaim", &name);
+    if claim.when_deleted == WhenDeleted::Retain {
+        manifest::disown(&mut object);
+    }
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOncePod"],
+        "resources": { "requests": { "storage": claim.size } },
+    });
+    if let Some(class) = &claim.storage_class_name {
+        template::merge(&mut spec, &json!({ "storageClassName": class }));
+    }
+    manifest::set(&mut object, "spec", spec);
+    finish(ChildKind::PersistentVolumeClaim, name, object, &[])
+}
+
+fn service_account(runtime: &AgentRuntime) -> Child {
+    let name = name_of(runtime).to_owned();
+    let mut object = manifest::object(runtime, "v1", "ServiceAccount", &name);
+    manifest::set(&mut object, "automountServiceAccountToken", json!(false));
+    finish(ChildKind::ServiceAccount, name, object, &[])
+}
+
+/// A node's drain takes one pod at a time. Pods that are not ready, paused ones for instance, never block it.
+fn disruption_budget(runtime: &AgentRuntime) -> Child {
+    let name = name_of(runtime).to_owned();
+    let mut object = manifest::object(runtime, "policy/v1", "PodDisruptionBudget", &name);
+    manifest::set(
+        &mut object,
+        "spec",
+        json!({
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": { "matchLabels": manifest::match_labels(&name) },
+        }),
+    );
+    finish(ChildKind::PodDisruptionBudget, name, object, &[])
+}
+
+/// Only declared ports can be reached. From where is left to the namespace's own policies, as the
+/// lifecycle port is also the one that users send their triggers to; commands on it are guarded by themselves.
+fn network_policy(runtime: &AgentRuntime, template: &Value) -> Child {
+    let name = name_of(runtime).to_owned();
+    let mut object = manifest::object(runtime, "networking.k8s.io/v1", "NetworkPolicy", &name);
+    manifest::set(
+        &mut object,
+        "spec",
+        json!({
+            "podSelector": { "matchLabels": manifest::match_labels(&name) },
+            "policyTypes": ["Ingress"],
+            "ingress": [{ "ports": template::ports(template) }],
+        }),
+    );
+    finish(ChildKind::NetworkPolicy, name, object, &[])
+}
+
+fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: Value) -> Child {
     let name = deployment_name(name_of(runtime));
     let mut object = manifest::object(runtime, "apps/v1", "Deployment", &name);
     manifest::set(
@@ -144,18 +212,19 @@ fn deployment(
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": 600,
             "selector": { "matchLabels": manifest::match_labels(name_of(runtime)) },
-            "template": template::pod_template(runtime, settings, agent),
+            "template": template,
         }),
     );
-    let strategy = strategy(policy);
+    let strategy = strategy(runtime, policy);
     let mut child = finish(ChildKind::Deployment, name, object, &[(STRATEGY_ANNOTATION, strategy)]);
-    let rolling = if strategy == "surge" {
-        json!({ "maxUnavailable": 0, "maxSurge": "25%" })
-    } else {
-        json!({ "maxUnavailable": "100%", "maxSurge": 0 })
+    let rolling = |unavailable: Value, surge: Value| json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": unavailable, "maxSurge": surge } });
+    let described = match strategy {
+        "surge" => rolling(json!(0), json!("25%")),
+        "replace" => rolling(json!("100%"), json!(0)),
+        _ => json!({ "type": "Recreate" }),
     };
     if let Some(Value::Object(spec)) = child.manifest.get_mut("spec") {
-        spec.insert("strategy".to_owned(), json!({ "type": "RollingUpdate", "rollingUpdate": rolling }));
+        spec.insert("strategy".to_owned(), described);
     }
     child
 }

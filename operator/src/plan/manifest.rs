@@ -59,6 +59,13 @@ pub(super) fn set(object: &mut Map<String, Value>, field: &str, value: Value) {
     object.insert(field.to_owned(), value);
 }
 
+/// Lets the object outlive its owner.
+pub(super) fn disown(object: &mut Map<String, Value>) {
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("ownerReferences");
+    }
+}
+
 pub(super) fn set_metadata(object: &mut Map<String, Value>, field: &str, value: Value) {
     if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
         metadata.insert(field.to_owned(), value);

@@ -17,7 +17,7 @@ use lifecycle::wire::Command;
 use lifecycle::{BootFile, Desired, Verb};
 use serde_json::Value;
 
-use crate::observe::{ChildKey, Observed};
+use crate::observe::{ChildKey, ChildKind, Observed};
 
 pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
 pub use epoch::boot_name;
@@ -77,6 +77,22 @@ pub struct Child {
     pub hash: String,
     /// The whole object.
     pub manifest: serde_json::Map<String, Value>,
+}
+
+impl Child {
+    /// The field of the AgentRuntime that a refusal of this child is about.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self.key.kind {
+            ChildKind::PersistentVolumeClaim => "spec.storage.volumeClaim",
+            ChildKind::ConfigMap => "spec.agent",
+            ChildKind::Service
+            | ChildKind::ServiceAccount
+            | ChildKind::PodDisruptionBudget
+            | ChildKind::NetworkPolicy
+            | ChildKind::Deployment => "spec.template",
+        }
+    }
 }
 
 /// A call to a pod.

@@ -129,7 +129,7 @@ impl World {
         for child in &plan.apply {
             self.children
                 .insert(child.key.clone(), ChildFacts { hash: Some(child.hash.clone()), drifted: false, shown: true });
-            if child.key.kind == crate::observe::ChildKind::Deployment {
+            if child.key.kind == ChildKind::Deployment {
                 self.roll_out(child);
             }
             self.writes += 1;
@@ -326,6 +326,78 @@ fn the_children_of_a_small_object() {
     let plan = World::new(DesiredState::Running, 1).plan();
     let children: Vec<&serde_json::Map<String, Value>> = plan.apply.iter().map(|child| &child.manifest).collect();
     insta::assert_snapshot!(serde_json::to_string_pretty(&children).unwrap());
+}
+
+fn child(world: &World, kind: ChildKind) -> Value {
+    let found = world.plan().apply.into_iter().find(|child| child.key.kind == kind);
+    Value::Object(found.map(|child| child.manifest).unwrap_or_default())
+}
+
+fn on_a_volume(when_deleted: crds::WhenDeleted) -> World {
+    let mut world = World::new(DesiredState::Running, 1);
+    let claim = crds::VolumeClaim { size: "1Gi".to_owned(), storage_class_name: None, when_deleted };
+    world.runtime.spec.storage = Some(crds::Storage { ephemeral: None, volume_claim: Some(claim) });
+    world
+}
+
+#[test]
+fn a_volume_claim_is_mounted_and_kept_unless_it_is_to_go_with_its_object() {
+    let world = on_a_volume(crds::WhenDeleted::Retain);
+    let claim = child(&world, ChildKind::PersistentVolumeClaim);
+    assert_eq!(claim["spec"]["accessModes"][0], "ReadWriteOncePod");
+    assert_eq!(claim["metadata"]["ownerReferences"], Value::Null);
+    let deployment = child(&world, ChildKind::Deployment);
+    assert_eq!(deployment["spec"]["strategy"], serde_json::json!({ "type": "Recreate" }));
+    let volumes = &deployment["spec"]["template"]["spec"]["volumes"];
+    assert_eq!(volumes[1]["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
+    let deleted = child(&on_a_volume(crds::WhenDeleted::Delete), ChildKind::PersistentVolumeClaim);
+    assert_eq!(deleted["metadata"]["ownerReferences"][0]["uid"], "runtime-1");
+}
+
+#[test]
+fn a_changed_restart_nonce_changes_the_pods_and_nothing_else() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.runtime.spec.restart_nonce = Some("2".to_owned());
+    let plan = world.plan();
+    assert_eq!(plan.apply.iter().map(|child| child.key.kind).collect::<Vec<_>>(), [ChildKind::Deployment]);
+    assert!(plan.boot.is_none(), "no new epoch");
+}
+
+#[test]
+fn a_template_that_cannot_work_is_stalled_with_its_field_and_not_applied() {
+    for (template, field) in [
+        (serde_json::json!({ "spec": { "hostNetwork": true } }), "hostNetwork"),
+        (serde_json::json!({ "spec": { "terminationGracePeriodSeconds": 34 } }), "terminationGracePeriodSeconds"),
+        (
+            serde_json::json!({ "spec": { "terminationGracePeriodSeconds": 40, "containers": [
+                { "name": "agent", "lifecycle": { "preStop": { "sleep": { "seconds": 6 } } } }] } }),
+            "terminationGracePeriodSeconds",
+        ),
+    ] {
+        let mut world = World::new(DesiredState::Running, 1);
+        world.runtime.spec.template = template.as_object().cloned();
+        world.settle(20);
+        assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
+        let stalled = world.status().conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+        assert!(stalled.message.contains(field), "{}", stalled.message);
+        assert!(world.children.is_empty());
+        world.runtime.spec.template = None;
+        world.ask(DesiredState::Running);
+        world.settle(20);
+        assert_eq!(world.condition("Ready"), "True Running");
+    }
+}
+
+#[test]
+fn every_port_that_a_template_declares_can_be_reached() {
+    let mut world = World::new(DesiredState::Running, 1);
+    let side =
+        serde_json::json!({ "spec": { "containers": [{ "name": "side", "ports": [{ "containerPort": 9000 }] }] } });
+    world.runtime.spec.template = side.as_object().cloned();
+    let ports = child(&world, ChildKind::NetworkPolicy)["spec"]["ingress"][0]["ports"].clone();
+    let numbers: Vec<i64> = ports.as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, [8080, 9000]);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) struct Reading<'a> {
     pub(super) deadline: Option<String>,
     pub(super) deadline_in: Option<Duration>,
     pub(super) rolled_out: bool,
+    /// What is wrong with the template, though the API server would take it.
+    pub(super) fault: Option<String>,
     pub(super) standings: &'a [Standing<'a>],
 }
 
@@ -41,7 +43,8 @@ impl<'a> Reading<'a> {
     ) -> Self {
         let replicas = wanted.replicas;
         let reached = standings.iter().all(|s| s.reached);
-        let rolled_out = !wanted.changes_pods() && rolled_out(seen, standings, replicas, policy.desired);
+        let rolled_out =
+            !wanted.changes_pods() && wanted.fault.is_none() && rolled_out(seen, standings, replicas, policy.desired);
         let barrier_holds = barrier_holds(seen, file.epoch, standings);
         let tightening = policy.desired != Desired::Running;
         // The first LIST may run while the pushes do: a pod that is made after the boot ConfigMap was
@@ -66,6 +69,7 @@ impl<'a> Reading<'a> {
             deadline_in: at.and_then(|at| until(now, at)),
             deadline,
             rolled_out,
+            fault: wanted.fault.clone(),
             standings,
         };
         reading.stalled = stalled(seen, &reading, policy, at.is_some_and(|at| at <= now));
@@ -142,6 +146,9 @@ fn stalled(seen: &Observed, reading: &Reading<'_>, policy: &Policy, overdue: boo
     let generation = seen.runtime.metadata.generation;
     if let Some(refusal) = seen.refusal.as_ref().filter(|r| Some(r.generation) == generation) {
         return Some(("InvalidTemplate", refusal.message.clone()));
+    }
+    if let Some(fault) = &reading.fault {
+        return Some(("InvalidTemplate", fault.clone()));
     }
     if policy.desired == Desired::Running {
         if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {

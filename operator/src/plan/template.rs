@@ -1,13 +1,52 @@
 //! The pod template: ours, with the user's merged over it.
 
-use crds::AgentRuntime;
+use crds::{AgentRuntime, WhilePaused};
 use serde_json::{Map, Value, json};
 
+use super::children::claim_name;
 use super::{Settings, boot_name, manifest, name_of, uid_of};
 use crate::observe::pod::AGENT_CONTAINER;
 
 /// Seconds of the grace period beyond the runtime's own shutdown, so that the kubelet never cuts it short.
 const GRACE_MARGIN_SECONDS: i32 = 5;
+
+/// Holds `spec.restartNonce`, so that a change of it is a change of the pods.
+const RESTART_ANNOTATION: &str = "agents.hive.dev/restart-nonce";
+
+/// What the API server would take and the runtime cannot live with: a sentence that names the field.
+pub(super) fn fault(runtime: &AgentRuntime, template: &Value) -> Option<String> {
+    let spec = template.get("spec")?;
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return Some("spec.template.spec.hostNetwork: a pod must have an address of its own; remove it".to_owned());
+    }
+    let agent = containers(template).find(|c| c.get("name").and_then(Value::as_str) == Some(AGENT_CONTAINER));
+    let sleep = agent.and_then(|agent| agent.pointer("/lifecycle/preStop/sleep/seconds")).and_then(Value::as_i64);
+    let shutdown = i64::from(runtime.spec.lifecycle.shutdown_seconds);
+    let needed = sleep.unwrap_or(0) + shutdown + i64::from(GRACE_MARGIN_SECONDS);
+    let given = spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    given.filter(|given| *given < needed).map(|given| {
+        format!(
+            "spec.template.spec.terminationGracePeriodSeconds: {given} is too short for preStop {} + \
+             lifecycle.shutdownSeconds {shutdown} + {GRACE_MARGIN_SECONDS}: at least {needed}",
+            sleep.unwrap_or(0)
+        )
+    })
+}
+
+/// The ports that the template's containers declare.
+pub(super) fn ports(template: &Value) -> Vec<Value> {
+    let declared = containers(template).filter_map(|container| container.get("ports")?.as_array()).flatten();
+    declared
+        .filter_map(|port| {
+            let number = port.get("containerPort")?;
+            Some(json!({ "port": number, "protocol": port.get("protocol").cloned().unwrap_or(json!("TCP")) }))
+        })
+        .collect()
+}
+
+fn containers(template: &Value) -> impl Iterator<Item = &Value> {
+    template.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten()
+}
 
 /// The pod template of a runtime. `agent` is the ConfigMap and the file of its definition.
 pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
@@ -15,6 +54,9 @@ pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: O
         "metadata": { "labels": manifest::labels(name_of(runtime)) },
         "spec": pod_spec(runtime, settings, agent),
     });
+    if let Some(nonce) = &runtime.spec.restart_nonce {
+        merge(&mut template, &json!({ "metadata": { "annotations": { RESTART_ANNOTATION: nonce } } }));
+    }
     if let Some(user) = &runtime.spec.template {
         merge(&mut template, &Value::Object(user.clone()));
         // The selector's labels are ours: a template that changed them could never be applied.
@@ -25,15 +67,20 @@ pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: O
 
 fn pod_spec(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
     let lifecycle = &runtime.spec.lifecycle;
+    let data = match runtime.spec.volume_claim() {
+        Some(_) => json!({ "name": "data", "persistentVolumeClaim": { "claimName": claim_name(runtime) } }),
+        None => json!({ "name": "data", "emptyDir": {} }),
+    };
     let mut volumes = vec![
         json!({ "name": "boot", "configMap": { "name": boot_name(name_of(runtime)) } }),
-        json!({ "name": "data", "emptyDir": {} }),
+        data,
         json!({ "name": "tmp", "emptyDir": {} }),
     ];
     if let Some((config_map, _)) = agent {
         volumes.push(json!({ "name": "agent", "configMap": { "name": config_map } }));
     }
     json!({
+        "serviceAccountName": name_of(runtime),
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": lifecycle.shutdown_seconds + GRACE_MARGIN_SECONDS,
@@ -81,11 +128,16 @@ fn container(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &
 
 fn environment(runtime: &AgentRuntime) -> Value {
     let lifecycle = &runtime.spec.lifecycle;
+    let while_paused = match lifecycle.while_paused {
+        WhilePaused::Reject => "reject",
+        WhilePaused::Queue => "queue",
+    };
     json!([
         { "name": "HIVE_LIFECYCLE_ENABLED", "value": "true" },
         { "name": "HIVE_LIFECYCLE_HOST", "value": "0.0.0.0" },
         { "name": "HIVE_LIFECYCLE_PORT", "value": lifecycle.port.to_string() },
         { "name": "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", "value": lifecycle.shutdown_seconds.to_string() },
+        { "name": "HIVE_WHILE_PAUSED", "value": while_paused },
         { "name": "HIVE_BOOT_HOLD_SECONDS", "value": lifecycle.boot_hold_seconds.to_string() },
         { "name": "HIVE_RUNTIME_UID", "value": uid_of(runtime) },
         { "name": "HIVE_POD_UID", "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } },
