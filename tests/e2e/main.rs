@@ -15,5 +15,6 @@ mod removal;
 mod rollout;
 mod space;
 mod speed;
+mod standalone;
 mod storage;
 mod unknown;

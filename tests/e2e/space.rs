@@ -282,12 +282,23 @@ pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool, tell: impl 
 
 /// One request to a pod, past its Service.
 pub(crate) fn http(pod: &Value, method: &str, path: &str, body: &str) -> (u16, Value) {
+    exchange(pod, method, path, "", body)
+}
+
+/// A change that a token allows.
+pub(crate) fn bearer(pod: &Value, token: &str, path: &str) -> (u16, Value) {
+    exchange(pod, "POST", path, &format!("Authorization: Bearer {token}\r\n"), "")
+}
+
+fn exchange(pod: &Value, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
     use std::io::Read as _;
     let address = format!("{}:8080", pod["status"]["podIP"].as_str().expect("it has an address"));
     let Ok(mut stream) = TcpStream::connect(&address) else { return (0, Value::Null) };
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+        body.len()
+    );
     // A server that refuses early may have closed before all is written.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes()));
     let mut answer = Vec::new();
