@@ -161,6 +161,15 @@ impl Machine {
         }
     }
 
+    /// Whether what is in flight is to be cancelled now rather than waited for.
+    #[must_use]
+    pub fn cancels(&self) -> bool {
+        match self.phase {
+            Phase::Pausing | Phase::Stopping(_) => self.mode == DrainMode::Cancel,
+            Phase::Stopped | Phase::Starting(_) | Phase::Running | Phase::Paused | Phase::Exited => false,
+        }
+    }
+
     /// A command of the operator. The epoch is judged first; an equal one changes nothing and
     /// confirms the boot.
     pub fn command(&mut self, epoch: i64, desired: Desired, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
@@ -174,6 +183,10 @@ impl Machine {
                 // The epoch is kept although the verb is refused: the replacement reads it from the record.
                 self.epoch = epoch;
                 self.holds = self.holds.commanded(desired);
+                if matches!(verb, Verb::Pause | Verb::Stop) {
+                    // What is on its way out may be told to make haste.
+                    self.mode = self.mode.max(mode);
+                }
                 if verb == Verb::Stop { Decision::Accepted } else { Decision::Terminating }
             }
             Freshness::Newer => {
@@ -284,13 +297,16 @@ impl Machine {
                 self.drain(Phase::Pausing, Phase::Paused, idle)
             }
             (Phase::Pausing, _) => {
-                // Drain may become checkpoint, never back: what was told to stop is not told to go on.
+                // Drain may become checkpoint or cancel, never back: what was told to stop is not told to go on.
                 self.mode = self.mode.max(mode);
                 self.drain(Phase::Pausing, Phase::Paused, idle)
             }
             (Phase::Paused, _) => Decision::Reached,
             (Phase::Stopping(Next::Exit) | Phase::Exited, _) => Decision::Terminating,
-            (Phase::Stopping(_), Giver::Operator) => self.go(Phase::Stopping(Next::Paused)),
+            (Phase::Stopping(_), Giver::Operator) => {
+                self.mode = self.mode.max(mode);
+                self.go(Phase::Stopping(Next::Paused))
+            }
             (Phase::Stopping(_), Giver::Person) => Decision::Conflict,
         }
     }
@@ -299,7 +315,10 @@ impl Machine {
         match self.phase {
             Phase::Stopped => Decision::Reached,
             Phase::Stopping(Next::Exit) | Phase::Exited => Decision::Accepted,
-            Phase::Stopping(_) => self.go(Phase::Stopping(Next::Stopped)),
+            Phase::Stopping(_) => {
+                self.mode = self.mode.max(mode);
+                self.go(Phase::Stopping(Next::Stopped))
+            }
             Phase::Pausing => {
                 self.mode = self.mode.max(mode);
                 self.drain(Phase::Stopping(Next::Stopped), Phase::Stopped, idle)
@@ -324,7 +343,11 @@ impl Machine {
             Phase::Stopped if again == Next::Stopped => Decision::Reached,
             Phase::Stopped => self.go(Phase::Starting(Target::Running)),
             Phase::Starting(target) => self.go(Phase::Starting(target)),
-            Phase::Running => self.drain(Phase::Stopping(Next::Running), Phase::Starting(Target::Running), idle),
+            Phase::Running => {
+                // The mode of an earlier pause is not this drain's.
+                self.mode = DrainMode::Drain;
+                self.drain(Phase::Stopping(Next::Running), Phase::Starting(Target::Running), idle)
+            }
             Phase::Pausing | Phase::Paused => {
                 self.drain(Phase::Stopping(Next::Paused), Phase::Starting(Target::Paused), idle)
             }
@@ -354,12 +377,13 @@ impl Machine {
                 }
             }
             Event::Terminate => {
-                self.mode = if self.phase == Phase::Pausing { self.mode } else { DrainMode::Drain };
+                let draining = matches!(self.phase, Phase::Pausing | Phase::Stopping(_));
+                self.mode = if draining { self.mode } else { DrainMode::Drain };
                 self.phase = if self.phase == Phase::Stopped { Phase::Exited } else { Phase::Stopping(Next::Exit) };
             }
             Event::CheckpointDeadline => {
                 if matches!(self.phase, Phase::Pausing | Phase::Stopping(_)) {
-                    self.mode = DrainMode::Checkpoint;
+                    self.mode = self.mode.max(DrainMode::Checkpoint);
                 }
             }
             Event::BootHoldEnded => {

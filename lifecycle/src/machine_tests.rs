@@ -18,6 +18,8 @@ const PHASES: [Phase; 11] = [
     Phase::Exited,
 ];
 
+const MODES: [DrainMode; 3] = [DrainMode::Drain, DrainMode::Checkpoint, DrainMode::Cancel];
+
 fn machine(phase: Phase) -> Machine {
     Machine { phase, holds: Holds::default(), epoch: 1, mode: DrainMode::Drain, boot_hold: false }
 }
@@ -90,6 +92,32 @@ fn a_file_found_during_the_boot_hold_tightens_at_once_and_loosens_at_its_end() {
     assert_eq!(m.gate(), GateMode::Open);
 }
 
+/// One line a phase and mode: what a pause and a stop of the operator make of the gate while work is in flight.
+#[test]
+fn every_mode_of_a_pause_and_of_a_stop() {
+    let mut table = String::new();
+    for phase in PHASES {
+        for verb in [Verb::Pause, Verb::Stop] {
+            for mode in MODES {
+                let mut m = machine(phase);
+                let answer = m.command(2, desired(verb), verb, mode, false);
+                let cancels = if m.cancels() { " cancels" } else { "" };
+                table += &format!("{phase:?} {verb} {mode:?}: {answer:?} {:?} {:?}{cancels}\n", m.phase, m.gate());
+            }
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[test]
+fn the_mode_of_a_pause_is_not_the_mode_of_a_later_restart() {
+    let mut m = machine(Phase::Running);
+    m.ask(Verb::Pause, DrainMode::Cancel, true);
+    m.ask(Verb::Resume, DrainMode::Drain, true);
+    m.ask(Verb::Restart, DrainMode::Drain, false);
+    assert_eq!((m.phase, m.gate(), m.cancels()), (Phase::Stopping(Next::Running), GateMode::Draining, false));
+}
+
 #[test]
 fn checkpoint_never_becomes_drain_again() {
     let mut m = machine(Phase::Running);
@@ -100,14 +128,22 @@ fn checkpoint_never_becomes_drain_again() {
 
 #[derive(Clone, Debug)]
 enum Input {
-    Command(i64, Verb, bool),
-    Ask(Verb, bool),
-    Adopt(i64, Verb, bool),
+    Command(i64, Verb, DrainMode, bool),
+    Ask(Verb, DrainMode, bool),
+    Adopt(i64, Verb, DrainMode, bool),
     Event(Event, bool),
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
     prop::sample::select(Verb::ALL.to_vec())
+}
+
+fn mode() -> impl Strategy<Value = DrainMode> {
+    prop::sample::select(MODES.to_vec())
+}
+
+fn drains(phase: Phase) -> bool {
+    matches!(phase, Phase::Pausing | Phase::Stopping(_))
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -121,9 +157,9 @@ fn input() -> impl Strategy<Value = Input> {
         Event::BootHoldEnded,
     ];
     prop_oneof![
-        (0i64..12, verb(), any::<bool>()).prop_map(|(e, v, b)| Input::Command(e, v, b)),
-        (verb(), any::<bool>()).prop_map(|(v, b)| Input::Ask(v, b)),
-        (0i64..12, verb(), any::<bool>()).prop_map(|(e, v, b)| Input::Adopt(e, v, b)),
+        (0i64..12, verb(), mode(), any::<bool>()).prop_map(|(e, v, m, b)| Input::Command(e, v, m, b)),
+        (verb(), mode(), any::<bool>()).prop_map(|(v, m, b)| Input::Ask(v, m, b)),
+        (0i64..12, verb(), mode(), any::<bool>()).prop_map(|(e, v, m, b)| Input::Adopt(e, v, m, b)),
         (prop::sample::select(events), any::<bool>()).prop_map(|(e, b)| Input::Event(e, b)),
     ]
 }
@@ -131,31 +167,42 @@ fn input() -> impl Strategy<Value = Input> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
-    /// Once the operator has paused at an epoch, only a higher epoch opens the gate.
+    /// Once the operator has paused at an epoch, only a higher epoch opens the gate; and in one drain
+    /// the mode only gets tighter.
     #[test]
     fn no_path_from_a_paused_hold_to_a_permit(inputs in prop::collection::vec(input(), 0..40), hold in any::<bool>()) {
         let mut m = Machine::boot(0, Holds::default(), hold);
         for input in inputs {
             let before = m;
             match input {
-                Input::Command(epoch, verb, idle) => {
-                    m.command(epoch, desired(verb), verb, DrainMode::Drain, idle);
+                Input::Command(epoch, verb, mode, idle) => {
+                    m.command(epoch, desired(verb), verb, mode, idle);
+                    let tightens = matches!(verb, Verb::Pause | Verb::Stop) && epoch > before.epoch;
+                    if tightens && drains(m.phase) {
+                        prop_assert!(m.mode >= mode, "a drain is at least as tight as what was asked for");
+                    }
                     if before.holds.operator != Desired::Running && epoch <= before.epoch {
                         prop_assert_ne!(m.gate(), GateMode::Open);
                     }
                 }
-                Input::Ask(verb, idle) => {
-                    m.ask(verb, DrainMode::Drain, idle);
+                Input::Ask(verb, mode, idle) => {
+                    m.ask(verb, mode, idle);
                     prop_assert_eq!(m.holds.operator, before.holds.operator);
                 }
-                Input::Adopt(epoch, verb, idle) => {
-                    m.adopt(epoch, desired(verb), DrainMode::Drain, idle);
+                Input::Adopt(epoch, verb, mode, idle) => {
+                    m.adopt(epoch, desired(verb), mode, idle);
                     prop_assert_eq!(m.boot_hold, before.boot_hold);
                     prop_assert!(m.gate() != GateMode::Open || before.gate() == GateMode::Open);
                 }
                 Input::Event(event, idle) => m.event(event, idle),
             }
             prop_assert!(m.epoch >= before.epoch);
+            if drains(before.phase) && drains(m.phase) {
+                prop_assert!(m.mode >= before.mode, "{:?} became {:?}", before, m);
+            }
+            if m.mode != DrainMode::Drain {
+                prop_assert_ne!(m.gate(), GateMode::Draining);
+            }
             if m.holds.target() != Desired::Running || m.boot_hold {
                 prop_assert_ne!(m.gate(), GateMode::Open);
             }

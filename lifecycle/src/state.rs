@@ -62,6 +62,8 @@ pub enum DrainMode {
     Drain,
     /// They stop at the next step and go on after the resume.
     Checkpoint,
+    /// They are cancelled at once: their steps are interrupted, and they do not go on after the resume.
+    Cancel,
 }
 
 /// What happens when a drain reaches its deadline.

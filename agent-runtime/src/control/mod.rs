@@ -20,7 +20,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Serve, WhilePaused};
-use crate::engine::Engine;
+use crate::engine::{Disobeyed, Engine};
 use crate::gate::Gate;
 use crate::telemetry::Telemetry;
 
@@ -163,9 +163,27 @@ impl Controller {
             self.set_deadline(&mut core, body);
         }
         self.publish(&core);
+        if core.machine.cancels() {
+            self.cancel_in_flight();
+        }
         let caller = if body.epoch.is_some() { "operator" } else { "person" };
         tracing::info!(%verb, epoch = body.epoch, caller, ?decision, state = %core.machine.state(), "a verb");
         Ok(decision)
+    }
+
+    /// Cancels what holds a permit now; what waits for its turn, for a time or for a person is left alone.
+    /// The caller is answered before the last effect has ended, as by any drain.
+    fn cancel_in_flight(&self) {
+        let Some(engine) = self.engine().map(Arc::clone) else { return };
+        for holder in self.gate.holders(usize::MAX) {
+            let engine = Arc::clone(&engine);
+            tokio::spawn(async move {
+                match engine.cancel(&holder.execution).await {
+                    Ok(()) | Err(Disobeyed::Ended(_)) => {}
+                    Err(error) => tracing::error!(execution = %holder.execution, %error, "it could not be cancelled"),
+                }
+            });
+        }
     }
 
     /// Takes in an event.

@@ -118,6 +118,37 @@ graph:
 }
 
 #[tokio::test]
+async fn cancel_ends_what_is_in_flight_at_once_and_leaves_what_waits() {
+    let one_at_a_time = r#"
+graph:
+  async_entry_points: [{id: slow, entry_node: one, max_concurrent: 1}]
+  nodes:
+    - {id: one, node_type: exec, command: [/bin/sh, -c, "echo 1 >> started; sleep $(cat seconds || echo 60); echo 1 >> done"]}
+"#;
+    let home = Home::new(one_at_a_time).managed();
+    home.write_boot(1, "running");
+    let runtime = home.start().await;
+    runtime.send(Verb::Start, &command(1)).await.unwrap();
+    runtime.reach(State::Running).await;
+    let id = runtime.work(&home).await;
+    let next = runtime.trigger().await;
+    // A drain is under way when the emergency comes.
+    let drain = runtime.send(Verb::Pause, &command(2)).await.unwrap();
+    assert_eq!((drain.reached, drain.status.in_flight), (false, Some(1)));
+    let cancel = Command { mode: Some(DrainMode::Cancel), ..command(3) };
+    runtime.send(Verb::Pause, &cancel).await.unwrap();
+    runtime.reach(State::Paused).await;
+    let state = |execution: serde_json::Value| execution["state"].as_str().unwrap_or_default().to_owned();
+    let get = async |id: &str| state(runtime.get(&format!("/api/v1/executions/{id}")).await.1);
+    assert_eq!((get(&id).await.as_str(), get(&next).await.as_str()), ("cancelled", "queued"));
+    assert_eq!((home.lines("started").len(), home.lines("done").len()), (1, 0));
+    std::fs::write(home.path("seconds"), "0").unwrap();
+    runtime.send(Verb::Resume, &command(4)).await.unwrap();
+    home.wait_for_lines("done", 1).await;
+    assert_eq!(get(&id).await, "cancelled", "the resume does not bring it back");
+}
+
+#[tokio::test]
 async fn past_the_drain_deadline_wait_goes_on_and_names_the_holder() {
     let home = Home::new(&agent(1.2)).managed();
     home.write_boot(1, "running");
