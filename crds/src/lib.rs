@@ -1,10 +1,14 @@
 //! The custom resources of the group `agents.hive.dev`: types, validation and the CRD that is generated from them.
 
+pub mod freeze;
 pub mod spec;
 pub mod status;
+pub mod window;
 
+pub use freeze::*;
 pub use spec::*;
 pub use status::*;
+pub use window::*;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSON, ValidationRule,
@@ -21,19 +25,23 @@ pub const GROUP: &str = "agents.hive.dev";
 /// whose children's names and labels still fit into 63 characters.
 #[must_use]
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    let mut crd = AgentRuntime::crd();
-    for version in &mut crd.spec.versions {
-        let Some(root) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else {
-            continue;
-        };
-        root.x_kubernetes_validations.get_or_insert_default().push(ValidationRule {
-            rule: "size(self.metadata.name) <= 52".to_owned(),
-            message: Some("metadata.name: at most 52 characters, so that the names of its pods fit".to_owned()),
-            ..ValidationRule::default()
-        });
+    let fits = ValidationRule {
+        rule: "size(self.metadata.name) <= 52".to_owned(),
+        message: Some("metadata.name: at most 52 characters, so that the names of its pods fit".to_owned()),
+        ..ValidationRule::default()
+    };
+    vec![complete(AgentRuntime::crd(), vec![fits]), complete(AgentFreeze::crd(), Vec::new())]
+}
+
+fn complete(mut crd: CustomResourceDefinition, rules: Vec<ValidationRule>) -> CustomResourceDefinition {
+    let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
+    for root in schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
+        if !rules.is_empty() {
+            root.x_kubernetes_validations.get_or_insert_default().extend(rules.clone());
+        }
         if let Some(status) = root.properties.as_mut().and_then(|properties| properties.get_mut("status")) {
             status.default = Some(JSON(serde_json::json!({"observedGeneration": -1})));
         }
     }
-    vec![crd]
+    crd
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::status::AgentRuntimeStatus;
+use crate::window::MaintenanceWindow;
 
 /// A set of pods that run one agent, and the state they are to be in.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
@@ -35,6 +36,7 @@ use crate::status::AgentRuntimeStatus;
     printcolumn(name = "In-flight", type_ = "integer", json_path = ".status.inFlight"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Acked", type_ = "integer", json_path = ".status.acknowledgedReplicas", priority = 1),
+    printcolumn(name = "Source", type_ = "string", json_path = ".status.source", priority = 1),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = 1),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", priority = 1)
 )]
@@ -80,6 +82,14 @@ pub struct AgentRuntimeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub restart_nonce: Option<String>,
+
+    /// Times in which the runtime is held, however desiredState stands. The most severe of what holds it wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 32),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub maintenance_windows: Vec<MaintenanceWindow>,
 }
 
 impl AgentRuntimeSpec {
@@ -88,7 +98,6 @@ impl AgentRuntimeSpec {
     pub fn volume_claim(&self) -> Option<&VolumeClaim> {
         self.storage.as_ref()?.volume_claim.as_ref()
     }
-}
 
 fn one() -> i32 {
     1

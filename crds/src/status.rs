@@ -20,7 +20,7 @@ pub struct AgentRuntimeStatus {
     /// The effective desired state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired_state: Option<DesiredState>,
-    /// What decided the effective state: Spec.
+    /// What decided the effective state: Spec, Window and its name, or Freeze and its name.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub source: String,
     /// The reason of the condition Ready.
@@ -138,7 +138,7 @@ pub struct PodReport {
     pub message: Option<String>,
 }
 
-fn conditions(generator: &mut SchemaGenerator) -> Schema {
+pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let items = generator.subschema_for::<Condition>();
     schemars::json_schema!({
         "type": "array",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentSource};
@@ -16,16 +16,18 @@ use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::dispatch::Dispatcher;
 use crate::act::{self, Actor};
 use crate::config::Config;
+use crate::fleet;
+use crate::observe::fleet::Fleet;
 use crate::observe::index::{Index, Owner};
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::pod::SlimPod;
@@ -45,9 +47,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Every object is visited at least every five minutes.
 const FORGET: Duration = Duration::from_secs(900);
 
-struct Context {
-    client: Client,
-    actor: Actor,
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) actor: Actor,
     dispatcher: Dispatcher,
     settings: Settings,
     pods: Index<SlimPod>,
@@ -60,6 +62,11 @@ struct Context {
     policies: Index<PartialObjectMeta<NetworkPolicy>>,
     memories: Mutex<HashMap<String, Memory>>,
     telemetry: Arc<Telemetry>,
+    pub(crate) fleet: Fleet,
+    /// The objects as their watch shows them, once it is begun.
+    runtimes: OnceLock<Store<AgentRuntime>>,
+    /// Something that a freeze's status tells of may have changed.
+    pub(crate) report: Notify,
 }
 
 /// Waits for the CustomResourceDefinition, so that the operator may be installed before it.
@@ -95,6 +102,9 @@ pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, sto
         policies: Index::default(),
         memories: Mutex::default(),
         telemetry,
+        fleet: Fleet::default(),
+        runtimes: OnceLock::new(),
+        report: Notify::new(),
     });
     let watches = watch_all(&context, &wake);
     let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
@@ -114,7 +124,10 @@ async fn watch_all(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
     let claims = watch(context, wake, |c| &c.claims, prune_metadata, |_, _| {});
     let budgets = watch(context, wake, |c| &c.budgets, prune_metadata, |_, _| {});
     let policies = watch(context, wake, |c| &c.policies, prune_metadata, |_, _| {});
-    tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
+    let freezes = fleet::follow_freezes(context, wake);
+    let namespaces = fleet::follow_namespaces(context, wake);
+    let children = async { tokio::join!(deployments, config_maps, services, accounts, claims, budgets, policies) };
+    tokio::join!(pods, children, freezes, namespaces, fleet::report(context));
 }
 
 async fn watch<K>(
@@ -181,21 +194,31 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
         context.accounts.synced(),
         context.claims.synced(),
         context.budgets.synced(),
-        context.policies.synced()
+        context.policies.synced(),
+        // Read, or known to be unreadable: then nothing is loosened.
+        context.fleet.settled()
     );
     tracing::info!("the caches have synced");
     let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
     let references = owners.map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
     let api: Api<AgentRuntime> = Api::all(context.client.clone());
-    Controller::new(api, watcher::Config::default().page_size(PAGE))
+    let controller = Controller::new(api, watcher::Config::default().page_size(PAGE));
+    // Set once: this function is called once.
+    let _ = context.runtimes.set(controller.store());
+    let told = Arc::clone(&context);
+    controller
         .with_config(ControllerConfig::default().concurrency(config.reconcile_concurrency))
         .reconcile_on(references)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, failed, context)
-        .for_each(|outcome| async move {
+        .for_each(|outcome| {
             if let Err(error) = outcome {
                 tracing::debug!(%error, "a reconcile failed");
             }
+            if !told.fleet.is_empty() {
+                told.report.notify_one();
+            }
+            std::future::ready(())
         })
         .await;
 }
@@ -229,6 +252,11 @@ fn failed(runtime: Arc<AgentRuntime>, error: &act::Error, context: Arc<Context>)
 }
 
 impl Context {
+    /// Every object, as its watch shows it.
+    pub(crate) fn runtimes(&self) -> Vec<Arc<AgentRuntime>> {
+        self.runtimes.get().map(Store::state).unwrap_or_default()
+    }
+
     fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -301,6 +329,7 @@ impl Context {
             barrier: memory.barrier.clone(),
             epoch_since: memory.epoch_since,
             refusal: memory.refusal.clone(),
+            fleet: self.fleet.view(owner, Timestamp::now(), &|| self.runtimes()),
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod act;
 pub mod config;
 pub mod controller;
+mod fleet;
 pub mod lease;
 pub mod observe;
 pub mod plan;

@@ -5,7 +5,7 @@ pub mod dispatch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::AgentRuntime;
+use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::{Barrier, BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
-use crate::plan::{Announcement, BootWrite, Child, HASH_ANNOTATION, Plan, selector};
+use crate::plan::{Announcement, BootWrite, Child, HASH_ANNOTATION, Plan, Scale, selector};
 
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "agentruntime-operator";
@@ -97,6 +97,9 @@ impl Actor {
         for child in &plan.apply {
             self.apply(&namespace, seen, child, memory).await?;
         }
+        if let Some(scale) = &plan.scale {
+            self.scale(&namespace, scale).await?;
+        }
         for key in &plan.delete {
             self.delete(&namespace, key).await?;
             memory.deleted(key);
@@ -146,6 +149,32 @@ impl Actor {
             self.announce(runtime, announcement).await;
         }
         Ok(())
+    }
+
+    /// Writes the status of a freeze.
+    ///
+    /// # Errors
+    /// A conflict when the freeze is newer than what was planned from.
+    pub async fn report_freeze(&self, freeze: &AgentFreeze, status: &AgentFreezeStatus) -> Result<AgentFreeze, Error> {
+        let name = freeze.name_any();
+        let api: Api<AgentFreeze> = Api::all(self.client.clone());
+        let body = json!({
+            "apiVersion": AgentFreeze::api_version(&()),
+            "kind": AgentFreeze::kind(&()),
+            "metadata": { "name": name, "resourceVersion": freeze.resource_version() },
+            "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        within("the status of the freeze", api.patch_status(&name, &params, &Patch::Apply(&body))).await
+    }
+
+    /// Changes the number of pods and nothing else.
+    async fn scale(&self, namespace: &str, scale: &Scale) -> Result<(), Error> {
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &resource(ChildKind::Deployment));
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({ "spec": { "replicas": scale.replicas } }));
+        within(&scale.deployment, api.patch(&scale.deployment, &params, &patch)).await.map(drop)
     }
 
     async fn write_boot(&self, namespace: &str, boot: &BootWrite, memory: &mut Memory) -> Result<(), Error> {

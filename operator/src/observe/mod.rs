@@ -1,5 +1,6 @@
 //! What was seen: plain data that a plan is made from. Nothing here decides anything.
 
+pub mod fleet;
 pub mod index;
 pub mod memory;
 pub mod pod;
@@ -35,6 +36,8 @@ pub struct Observed {
     pub epoch_since: Option<(i64, Timestamp)>,
     /// What the API server refused, if it refused the children of this generation.
     pub refusal: Option<Refusal>,
+    /// The freezes that may hold it.
+    pub fleet: fleet::FleetView,
 }
 
 /// The agent's definition, as far as it could be read.

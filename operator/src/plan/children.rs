@@ -71,7 +71,7 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
 /// only when each has stopped, ended, or been out of reach for the whole drain timeout.
-fn replicas(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> i32 {
+pub(super) fn replicas(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> i32 {
     let asked = seen.runtime.spec.replicas;
     let now = seen.deployment.as_ref().map(|d| d.wanted);
     match (policy.desired, now) {

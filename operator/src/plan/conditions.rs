@@ -5,31 +5,44 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use lifecycle::Desired;
 
-use super::epoch::Policy;
+use super::effective::{Effective, Kind};
 use super::reading::Reading;
 
 /// All conditions, each with the time of its last change kept.
-pub(super) fn of(runtime: &AgentRuntime, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Vec<Condition> {
-    let ready = ready(reading, policy);
+pub(super) fn of(
+    runtime: &AgentRuntime,
+    reading: &Reading<'_>,
+    effective: &Effective,
+    generation: i64,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let ready = ready(reading, effective);
     let mut set = vec![ready.clone(), serving(reading), drained(reading)];
     match &reading.stalled {
         Some((reason, message)) => set.push(("Stalled", "True", (*reason).to_owned(), message.clone())),
-        None if !reading.ready => set.push(("Reconciling", "True", ready.2, ready.3)),
+        None if ready.1 != "True" => set.push(("Reconciling", "True", ready.2, ready.3)),
         None => {}
     }
-    set.into_iter().map(|part| finish(runtime, part, now)).collect()
+    set.into_iter().map(|part| finish(runtime, part, generation, now)).collect()
 }
 
 type Part = (&'static str, &'static str, String, String);
 
-fn ready(reading: &Reading<'_>, policy: &Policy) -> Part {
-    if reading.ready {
+fn ready(reading: &Reading<'_>, effective: &Effective) -> Part {
+    let policy = &effective.policy;
+    // What is stalled is not settled, though the pods are where they are to be.
+    if reading.ready && reading.stalled.is_none() {
         let (reason, message) = match policy.desired {
             Desired::Running => ("Running", "every pod runs"),
             Desired::Paused => ("Paused", "every pod has acknowledged the pause and nothing is in flight"),
             Desired::Stopped => ("Stopped", "every pod has stopped and is gone"),
         };
-        return ("Ready", "True", reason.to_owned(), message.to_owned());
+        let (source, why) = (&effective.source, because(&effective.why));
+        return match effective.kind {
+            Kind::Freeze => ("Ready", "True", "Frozen".to_owned(), format!("held by {source}{why}: {message}")),
+            Kind::Window => ("Ready", "True", "Window".to_owned(), format!("held by {source}{why}: {message}")),
+            Kind::Spec | Kind::Kept => ("Ready", "True", reason.to_owned(), message.to_owned()),
+        };
     }
     if !reading.unknown.is_empty() {
         let names: Vec<&str> = reading.unknown.iter().take(5).copied().collect();
@@ -53,7 +66,16 @@ fn ready(reading: &Reading<'_>, policy: &Policy) -> Part {
         Desired::Paused => "Pausing",
         Desired::Stopped => "Stopping",
     };
-    ("Ready", "False", reason.to_owned(), format!("{there} of {all} pods are {}", policy.desired))
+    let by = match effective.kind {
+        Kind::Freeze | Kind::Window => format!(", held by {}{}", effective.source, because(&effective.why)),
+        Kind::Spec | Kind::Kept => String::new(),
+    };
+    ("Ready", "False", reason.to_owned(), format!("{there} of {all} pods are {}{by}", policy.desired))
+}
+
+/// The reason that people gave, in brackets.
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(" ({why})") }
 }
 
 fn serving(reading: &Reading<'_>) -> Part {
@@ -79,19 +101,24 @@ fn drained(reading: &Reading<'_>) -> Part {
     }
 }
 
-fn finish(runtime: &AgentRuntime, (kind, status, reason, message): Part, now: Timestamp) -> Condition {
+fn finish(
+    runtime: &AgentRuntime,
+    (kind, status, reason, message): Part,
+    generation: i64,
+    now: Timestamp,
+) -> Condition {
     let before = runtime.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason,
         message,
-        observed_generation: runtime.metadata.generation,
-        last_transition_time: before.map_or_else(|| Time(seconds(now)), |c| c.last_transition_time.clone()),
+        observed_generation: Some(generation),
+        last_transition_time: before.map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
     }
 }
 
 /// The API server keeps whole seconds; a finer time would never compare equal to what it gives back.
-fn seconds(now: Timestamp) -> Timestamp {
-    Timestamp::from_second(now.as_second()).unwrap_or(now)
+pub(super) fn seconds(now: Timestamp) -> Time {
+    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

@@ -1,6 +1,6 @@
 //! The effective state and its epoch: raised by one exactly when the state, the mode or the drain policy changes.
 
-use crds::{AgentRuntime, DesiredState, DrainTimeoutPolicy, PauseMode};
+use crds::{AgentRuntime, DrainTimeoutPolicy, PauseMode};
 use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
 use serde_json::json;
 
@@ -17,14 +17,11 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// What the spec alone asks for.
     pub(super) fn of(runtime: &AgentRuntime) -> Self {
         let lifecycle = &runtime.spec.lifecycle;
         Self {
-            desired: match runtime.spec.desired_state {
-                DesiredState::Running => Desired::Running,
-                DesiredState::Paused => Desired::Paused,
-                DesiredState::Stopped => Desired::Stopped,
-            },
+            desired: super::desired(runtime.spec.desired_state),
             mode: match lifecycle.pause_mode {
                 PauseMode::Drain => DrainMode::Drain,
                 PauseMode::Checkpoint => DrainMode::Checkpoint,
@@ -34,6 +31,16 @@ impl Policy {
                 DrainTimeoutPolicy::Wait => OnDrainTimeout::Wait,
                 DrainTimeoutPolicy::Checkpoint => OnDrainTimeout::Checkpoint,
             },
+        }
+    }
+
+    /// What a boot file commands.
+    pub(super) fn from(file: &BootFile) -> Self {
+        Self {
+            desired: file.state,
+            mode: file.mode,
+            deadline_seconds: file.deadline_seconds.unwrap_or(0),
+            on_timeout: file.on_timeout,
         }
     }
 

@@ -2,12 +2,16 @@
 
 mod children;
 mod conditions;
+mod effective;
 mod epoch;
+pub mod freezes;
 mod manifest;
 mod pods;
 mod reading;
 mod status;
+mod suspended;
 mod template;
+mod windows;
 
 use std::time::Duration;
 
@@ -20,8 +24,12 @@ use serde_json::Value;
 use crate::observe::{ChildKey, ChildKind, Observed};
 
 pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
+pub use effective::RECONCILE_ANNOTATION;
 pub use epoch::boot_name;
 pub use manifest::{MANAGED_BY, RUNTIME_LABEL, selector};
+pub use suspended::Scale;
+
+use effective::held;
 
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
 /// the API server sees one write instead of two.
@@ -43,6 +51,8 @@ pub struct Plan {
     pub apply: Vec<Child>,
     /// Children that nothing uses any more.
     pub delete: Vec<ChildKey>,
+    /// A number of pods, for an object whose children are left alone otherwise.
+    pub scale: Option<Scale>,
     /// Calls to pods. The executor does not wait for them.
     pub orders: Vec<Order>,
     /// Take a LIST of the pods from the API server for this epoch and plan again before any status is written.
@@ -148,13 +158,19 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         // Owner references take the children away; pods drain by themselves on SIGTERM.
         return Plan::default();
     }
-    let policy = epoch::Policy::of(runtime);
-    let decided = epoch::decide(seen, &policy);
+    let effective = effective::decide(seen, now);
+    let policy = effective.policy.clone();
+    let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
+    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, &policy));
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
-    let wanted = children::plan(seen, settings, &policy, &standings);
-    let reading = reading::Reading::of(seen, &decided.file, &policy, &standings, &wanted, now);
+    let (wanted, scale) = if effective.disabled {
+        suspended::wanted(seen, &policy, &standings)
+    } else {
+        (children::plan(seen, settings, &policy, &standings), None)
+    };
+    let reading = reading::Reading::of(seen, &decided.file, &effective, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
-    let next = status::write(seen, &reading, &policy, now);
+    let next = status::write(seen, &reading, &effective, now);
     let settled = reading.ready || reading.stalled.is_some();
     let quiet_left = status::quiet_left(seen, decided.write.is_some(), settled, now);
     let (status, events) = match next {
@@ -165,11 +181,12 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         Some(_) | None => (None, Vec::new()),
     };
     let orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
-    let again = [quiet_left, reading.deadline_in, Some(pods::look_again(seen, &standings, now))];
+    let again = [quiet_left, reading.deadline_in, effective.edge, Some(pods::look_again(seen, &standings, now))];
     Plan {
         boot: decided.write,
         apply: wanted.apply,
         delete: wanted.delete,
+        scale,
         orders,
         barrier,
         status,
@@ -184,6 +201,14 @@ fn name_of(runtime: &AgentRuntime) -> &str {
 
 fn uid_of(runtime: &AgentRuntime) -> &str {
     runtime.metadata.uid.as_deref().unwrap_or_default()
+}
+
+fn desired(state: crds::DesiredState) -> Desired {
+    match state {
+        crds::DesiredState::Running => Desired::Running,
+        crds::DesiredState::Paused => Desired::Paused,
+        crds::DesiredState::Stopped => Desired::Stopped,
+    }
 }
 
 fn crd_state(desired: Desired) -> crds::DesiredState {

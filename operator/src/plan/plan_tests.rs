@@ -10,9 +10,13 @@ use lifecycle::{BootFile, State};
 use proptest::prelude::*;
 
 use super::*;
+use crate::observe::fleet::FleetView;
 use crate::observe::{
     AgentText, Barrier, BootConfigMap, ChildFacts, Contact, DeploymentFacts, Heard, PodFacts, Refusal,
 };
+
+#[path = "holding_tests.rs"]
+mod holding;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -34,6 +38,7 @@ struct World {
     barrier: Option<Barrier>,
     refusal: Option<Refusal>,
     epoch_since: Option<(i64, Timestamp)>,
+    fleet: FleetView,
     now: Timestamp,
     writes: usize,
     made: usize,
@@ -72,6 +77,7 @@ impl World {
             barrier: None,
             refusal: None,
             epoch_since: None,
+            fleet: FleetView::default(),
             now: at(0),
             writes: 0,
             made: 0,
@@ -95,6 +101,7 @@ impl World {
             agent: AgentText::Found { text: "{}".to_owned(), file: "agent.json".to_owned() },
             epoch_since: self.epoch_since,
             refusal: self.refusal.clone(),
+            fleet: self.fleet.clone(),
         }
     }
 
@@ -137,6 +144,11 @@ impl World {
         for key in &plan.delete {
             self.children.remove(key);
         }
+        if let Some(scale) = &plan.scale {
+            let strategy = self.deployment.as_ref().unwrap().strategy.clone();
+            self.run_pods(scale.replicas, strategy);
+            self.writes += 1;
+        }
         for order in &plan.orders {
             self.call(order);
         }
@@ -154,6 +166,10 @@ impl World {
         let spec = child.manifest.get("spec").unwrap();
         let wanted = i32::try_from(spec["replicas"].as_i64().unwrap()).unwrap();
         let strategy = child.manifest["metadata"]["annotations"][STRATEGY_ANNOTATION].as_str().unwrap().to_owned();
+        self.run_pods(wanted, strategy);
+    }
+
+    fn run_pods(&mut self, wanted: i32, strategy: String) {
         let count = usize::try_from(wanted).unwrap();
         self.pods.truncate(count);
         while self.pods.len() < count {
@@ -187,6 +203,9 @@ impl World {
         }
         if let Call::Command { verb, body } = &order.call {
             pod.epoch = body.epoch.unwrap();
+            if body.mode == Some(lifecycle::DrainMode::Cancel) && matches!(verb, Verb::Pause | Verb::Stop) {
+                pod.in_flight = 0;
+            }
             pod.state = match (verb, pod.in_flight) {
                 (Verb::Start | Verb::Resume | Verb::Restart, _) => State::Running,
                 (Verb::Pause, 0) => State::Paused,
@@ -221,7 +240,7 @@ impl World {
         for steps in 0..most {
             let plan = self.step();
             let idle = plan.boot.is_none() && plan.apply.is_empty() && plan.status.is_none() && plan.barrier.is_none();
-            if idle && plan.orders.is_empty() {
+            if idle && plan.orders.is_empty() && plan.scale.is_none() {
                 return steps;
             }
             self.now += jiff::SignedDuration::from_secs(2);
@@ -275,6 +294,9 @@ fn show(plan: &Plan) -> String {
     }
     for key in &plan.delete {
         let _ = writeln!(text, "delete: {:?} {}", key.kind, key.name);
+    }
+    if let Some(scale) = &plan.scale {
+        let _ = writeln!(text, "scale: {} to {}", scale.deployment, scale.replicas);
     }
     for order in &plan.orders {
         let _ = match &order.call {

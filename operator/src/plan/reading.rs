@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use lifecycle::{BootFile, Desired};
 
 use super::children::Wanted;
-use super::epoch::Policy;
+use super::effective::Effective;
 use super::pods::Standing;
 use super::until;
 use crate::observe::{AgentText, ChildKind, Observed};
@@ -36,11 +36,12 @@ impl<'a> Reading<'a> {
     pub(super) fn of(
         seen: &Observed,
         file: &BootFile,
-        policy: &Policy,
+        effective: &Effective,
         standings: &'a [Standing<'a>],
         wanted: &Wanted,
         now: Timestamp,
     ) -> Self {
+        let policy = &effective.policy;
         let replicas = wanted.replicas;
         let reached = standings.iter().all(|s| s.reached);
         let rolled_out =
@@ -72,7 +73,7 @@ impl<'a> Reading<'a> {
             fault: wanted.fault.clone(),
             standings,
         };
-        reading.stalled = stalled(seen, &reading, policy, at.is_some_and(|at| at <= now));
+        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now));
         reading
     }
 }
@@ -134,11 +135,20 @@ fn overall(standings: &[Standing<'_>], desired: Desired, proven: bool, replicas:
 }
 
 /// The deadline is looked at before anything else: an error elsewhere must not hide it.
-fn stalled(seen: &Observed, reading: &Reading<'_>, policy: &Policy, overdue: bool) -> Option<(&'static str, String)> {
+fn stalled(
+    seen: &Observed,
+    reading: &Reading<'_>,
+    effective: &Effective,
+    overdue: bool,
+) -> Option<(&'static str, String)> {
+    let policy = &effective.policy;
     if overdue && policy.desired != Desired::Running && !reading.ready {
         let busy = reading.standings.iter().filter(|s| !s.reached).map(|s| s.pod.name.as_str());
         let names: Vec<&str> = busy.take(5).collect();
         return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));
+    }
+    if effective.trouble.is_some() {
+        return effective.trouble.clone();
     }
     if let AgentText::Missing(what) = &seen.agent {
         return Some(("AgentNotFound", what.clone()));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use lifecycle::Desired;
 use lifecycle::wire::{Health, Status};
 
-use super::epoch::Policy;
+use super::effective::Effective;
 use super::pods::Standing;
 use super::reading::Reading;
 use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since};
@@ -20,20 +20,27 @@ const LISTED: usize = 50;
 pub(super) fn write(
     seen: &Observed,
     reading: &Reading<'_>,
-    policy: &Policy,
+    effective: &Effective,
     now: Timestamp,
 ) -> Option<AgentRuntimeStatus> {
     let runtime = seen.runtime.as_ref();
+    let policy = &effective.policy;
     let counting = policy.desired != Desired::Running;
     let heard = || reading.standings.iter().filter_map(|s| s.heard);
     let total = |of: fn(&Status) -> i64| counting.then(|| heard().map(of).sum());
     let count = |is: fn(&Standing<'_>) -> bool| to_i32(reading.standings.iter().filter(|s| is(s)).count());
-    let set = conditions::of(runtime, reading, policy, now);
+    // What a spec asks for of which nothing is done is not answered.
+    let generation = match runtime.status.as_ref() {
+        Some(status) if effective.disabled => status.observed_generation,
+        None if effective.disabled => -1,
+        Some(_) | None => runtime.metadata.generation.unwrap_or(0),
+    };
+    let set = conditions::of(runtime, reading, effective, generation, now);
     let status = AgentRuntimeStatus {
-        observed_generation: runtime.metadata.generation.unwrap_or(0),
+        observed_generation: generation,
         epoch: reading.epoch,
         desired_state: Some(crd_state(policy.desired)),
-        source: "Spec".to_owned(),
+        source: effective.source.clone(),
         reason: set.iter().find(|c| c.type_ == "Ready").map(|c| c.reason.clone()).unwrap_or_default(),
         state: Some(reading.state),
         replicas: to_i32(reading.standings.len()),

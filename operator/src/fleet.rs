@@ -1,0 +1,142 @@
+//! Follows freezes and namespaces, and writes the freezes' statuses. No rule lives here.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crds::{AgentFreeze, AgentRuntime};
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, PartialObjectMeta};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::act;
+use crate::controller::Context;
+use crate::observe::fleet::Changed;
+use crate::observe::index::Owner;
+use crate::plan::freezes;
+
+/// A list takes no longer, or what it was to show is unknown.
+const LIST: Duration = Duration::from_secs(10);
+/// A watch can be dead without a sign, and outlives the right to it: freezes are listed anew this often,
+/// which bounds how long a lost one is believed.
+const RELIST_FREEZES: Duration = Duration::from_secs(30);
+const RELIST_NAMESPACES: Duration = Duration::from_secs(300);
+/// The pause after a failed list or watch; it doubles up to `BACKOFF_MAX`.
+const BACKOFF: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Changes of runtimes within this time make one status of a freeze.
+const GATHER: Duration = Duration::from_millis(500);
+/// With nothing to wait for.
+const LONG: Duration = Duration::from_secs(300);
+/// Objects in one page of a list.
+const PAGE: u32 = 500;
+
+/// Follows freezes.
+pub(crate) async fn follow_freezes(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+    let api: Api<AgentFreeze> = Api::all(context.client.clone());
+    let take = async |event| {
+        let changed = context.fleet.freezes(event, Timestamp::now(), &|| context.runtimes());
+        spread(context, wake, changed).await;
+        context.report.notify_one();
+    };
+    follow(&api, RELIST_FREEZES, take).await;
+}
+
+/// Follows the labels of namespaces.
+pub(crate) async fn follow_namespaces(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
+    let take = async |event| {
+        let changed = context.fleet.namespaces(event, Timestamp::now());
+        spread(context, wake, changed).await;
+    };
+    follow(&api, RELIST_NAMESPACES, take).await;
+}
+
+/// Hands on what a list and the watch after it show, and each failure; begins anew after each, and after `relist`.
+async fn follow<K>(api: &Api<K>, relist: Duration, mut take: impl AsyncFnMut(Result<Event<K>, String>))
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    K::DynamicType: Default,
+{
+    let mut failures = 0;
+    loop {
+        let mut events = std::pin::pin!(watcher(api.clone(), watcher::Config::default().page_size(PAGE)));
+        let mut until = Instant::now() + LIST;
+        let mut listed = false;
+        let why = loop {
+            match timeout_at(until, events.next()).await {
+                Ok(Some(Ok(event))) => {
+                    if matches!(event, Event::InitDone) {
+                        (listed, failures, until) = (true, 0, Instant::now() + relist);
+                    }
+                    take(Ok(event)).await;
+                }
+                Ok(Some(Err(error))) => break Some(error.to_string()),
+                Ok(None) => break Some("the watch ended".to_owned()),
+                Err(_) if listed => break None,
+                Err(_) => break Some(format!("no answer from the API server within {} s", LIST.as_secs())),
+            }
+        };
+        if let Some(why) = why {
+            tracing::warn!(kind = %K::kind(&K::DynamicType::default()), why, "it cannot be read, so nothing is loosened");
+            take(Err(why)).await;
+            sleep(act::backoff(BACKOFF, BACKOFF_MAX, failures)).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+}
+
+/// Has every object looked at that a change may concern.
+async fn spread(context: &Context, wake: &mpsc::Sender<Owner>, changed: Changed) {
+    if !changed.all && changed.freezes.is_empty() && changed.namespaces.is_empty() {
+        return;
+    }
+    let spaces: HashSet<String> = changed.namespaces.into_iter().collect();
+    let concerned = |runtime: &AgentRuntime| {
+        let may = |freeze: &Arc<AgentFreeze>| {
+            // Its namespace is looked at by its own plan.
+            let runtimes = freeze.spec.runtime_selector.as_ref();
+            runtimes.is_none() || freezes::selects(freeze, None, runtime.labels()) != Some(false)
+        };
+        changed.all
+            || spaces.contains(runtime.namespace().as_deref().unwrap_or_default())
+            || changed.freezes.iter().any(may)
+    };
+    for runtime in context.runtimes().iter().filter(|runtime| concerned(runtime)) {
+        let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
+        if wake.send(owner).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the freezes' statuses.
+pub(crate) async fn report(context: &Arc<Context>) {
+    loop {
+        let end = context.fleet.next_end(Timestamp::now());
+        let left = end.and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok());
+        // Either way it is looked at: a notice, or an end that has come.
+        let _ = timeout(left.unwrap_or(LONG).min(LONG), context.report.notified()).await;
+        sleep(GATHER).await;
+        let Some(picture) = context.fleet.picture() else { continue };
+        let runtimes = context.runtimes();
+        for freeze in &picture.freezes {
+            let all = runtimes.iter().map(AsRef::as_ref);
+            let Some(status) = freezes::report(freeze, all, &picture.namespaces, Timestamp::now()) else { continue };
+            match context.actor.report_freeze(freeze, &status).await {
+                Ok(written) => context.fleet.wrote(freeze, written),
+                Err(error) => {
+                    tracing::debug!(freeze = %freeze.name_any(), %error, "its status is written later");
+                    context.report.notify_one();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Freezes: which of them hold an object, for how long after their end, and how far each has come.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crds::{
+    AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus, FreezeMode, HeldState, RuntimeState,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::ResourceExt as _;
+use kube::core::{Selector, SelectorExt as _};
+use lifecycle::{Desired, DrainMode};
+
+use super::conditions::seconds;
+use super::held;
+use crate::observe::fleet::{Labels, Turn};
+use crate::observe::index::Owner;
+
+/// Runtimes listed in a freeze's status at most.
+const LISTED: usize = 50;
+
+/// What a freeze asks of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    pub(super) desired: Desired,
+    pub(super) mode: Option<DrainMode>,
+    pub(super) deadline_seconds: Option<i64>,
+    pub(super) name: String,
+    pub(super) why: String,
+    /// When it ends by itself.
+    pub(super) ends: Option<Timestamp>,
+}
+
+/// Whether a freeze selects an object; none when that cannot be known: the namespace has not been seen,
+/// or a selector cannot be read.
+#[must_use]
+pub fn selects(freeze: &AgentFreeze, namespace: Option<&Labels>, runtime: &Labels) -> Option<bool> {
+    let meets = |selector: &LabelSelector, labels: &Labels| {
+        Some(Selector::try_from(selector.clone()).ok()?.matches(labels))
+    };
+    if let Some(selector) = &freeze.spec.runtime_selector
+        && !meets(selector, runtime)?
+    {
+        return Some(false);
+    }
+    if freeze.spec.namespace_selector == LabelSelector::default() {
+        return Some(true);
+    }
+    meets(&freeze.spec.namespace_selector, namespace?)
+}
+
+/// When a freeze ended or will end by itself.
+pub(crate) fn expires(freeze: &AgentFreeze) -> Option<Timestamp> {
+    freeze.spec.expires_at.as_ref().map(|time| time.0)
+}
+
+/// Whether a freeze is in force.
+fn in_force(freeze: &AgentFreeze, now: Timestamp) -> bool {
+    expires(freeze).is_none_or(|ends| ends > now)
+}
+
+/// What a freeze in force asks for.
+pub(super) fn hold(freeze: &AgentFreeze, now: Timestamp) -> Option<Hold> {
+    in_force(freeze, now).then(|| asked(freeze, expires(freeze)))
+}
+
+/// What a freeze that has ended still asks of an object whose turn to go back to work has not come.
+pub(super) fn turn(turn: &Turn, now: Timestamp) -> Option<Hold> {
+    let comes = not_before(&turn.freeze, turn.ended, turn.rank)?;
+    (comes > now).then(|| asked(&turn.freeze, Some(comes)))
+}
+
+fn asked(freeze: &AgentFreeze, ends: Option<Timestamp>) -> Hold {
+    let spec = &freeze.spec;
+    Hold {
+        desired: held(spec.state),
+        mode: spec.mode.map(|mode| match mode {
+            FreezeMode::Drain => DrainMode::Drain,
+            FreezeMode::Checkpoint => DrainMode::Checkpoint,
+            FreezeMode::Cancel => DrainMode::Cancel,
+        }),
+        deadline_seconds: spec.deadline_seconds.map(i64::from),
+        name: freeze.name_any(),
+        why: spec.reason.clone(),
+        ends,
+    }
+}
+
+/// The places of the objects that a freeze held in the order in which they go back to work: by namespace
+/// and name, so that another operator comes to the same one.
+#[must_use]
+pub fn order<'a>(
+    freeze: &AgentFreeze,
+    runtimes: impl Iterator<Item = &'a AgentRuntime>,
+    namespaces: &BTreeMap<String, Labels>,
+) -> HashMap<Owner, usize> {
+    let mut all: Vec<(String, String)> = held_by(freeze, runtimes, namespaces).map(name_of).collect();
+    all.sort_unstable();
+    all.into_iter().enumerate().map(|(rank, (namespace, name))| (Owner { namespace, name }, rank)).collect()
+}
+
+/// When the object at this place goes back to work.
+fn not_before(freeze: &AgentFreeze, ended: Timestamp, rank: usize) -> Option<Timestamp> {
+    let each_second = i64::from(freeze.spec.resume_per_second?).max(1);
+    let rank = i64::try_from(rank).unwrap_or(i64::MAX);
+    let wait = SignedDuration::from_millis(rank.saturating_mul(1000) / each_second);
+    Some(ended.checked_add(wait).unwrap_or(Timestamp::MAX))
+}
+
+/// When the last of so many objects has gone back to work.
+#[must_use]
+pub fn all_resumed(freeze: &AgentFreeze, ended: Timestamp, count: usize) -> Timestamp {
+    not_before(freeze, ended, count).unwrap_or(ended)
+}
+
+fn held_by<'a>(
+    freeze: &AgentFreeze,
+    runtimes: impl Iterator<Item = &'a AgentRuntime>,
+    namespaces: &BTreeMap<String, Labels>,
+) -> impl Iterator<Item = &'a AgentRuntime> {
+    runtimes.filter(|runtime| {
+        let namespace = namespaces.get(runtime.namespace().as_deref().unwrap_or_default());
+        runtime.metadata.deletion_timestamp.is_none() && selects(freeze, namespace, runtime.labels()) == Some(true)
+    })
+}
+
+fn name_of(runtime: &AgentRuntime) -> (String, String) {
+    (runtime.namespace().unwrap_or_default(), runtime.name_any())
+}
+
+/// The status of a freeze, from what the statuses of the runtimes say; none when it says what stands already.
+#[must_use]
+pub fn report<'a>(
+    freeze: &AgentFreeze,
+    runtimes: impl Iterator<Item = &'a AgentRuntime>,
+    namespaces: &BTreeMap<String, Labels>,
+    now: Timestamp,
+) -> Option<AgentFreezeStatus> {
+    if freeze.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let live = in_force(freeze, now);
+    let matched: Vec<&AgentRuntime> = held_by(freeze, runtimes, namespaces).filter(|_| live).collect();
+    let status = |runtime: &'a AgentRuntime| runtime.status.as_ref();
+    let (mut pending, reached): (Vec<&AgentRuntime>, Vec<&AgentRuntime>) =
+        matched.iter().partition(|runtime| !status(runtime).is_some_and(|status| is_reached(freeze, status)));
+    let is_unknown = |status: &AgentRuntimeStatus| status.state == Some(RuntimeState::Unknown);
+    let unreachable = pending.iter().filter(|runtime| status(runtime).is_some_and(is_unknown)).count();
+    let overdue = pending.iter().filter(|runtime| status(runtime).is_some_and(is_overdue)).count();
+    pending.sort_by_key(|runtime| name_of(runtime));
+    let counts = Counts { matched: matched.len(), reached: reached.len(), unreachable, overdue };
+    let names = pending.iter().take(LISTED).map(|runtime| name_of(runtime)).map(|(space, name)| format!("{space}/{name}"));
+    let next = AgentFreezeStatus {
+        observed_generation: freeze.metadata.generation.unwrap_or(0),
+        matched: count(counts.matched),
+        reached: count(counts.reached),
+        unreachable: count(unreachable),
+        pending: names.collect(),
+        conditions: conditions(freeze, live, &counts, now),
+    };
+    (freeze.status.as_ref() != Some(&next)).then_some(next)
+}
+
+struct Counts {
+    matched: usize,
+    reached: usize,
+    unreachable: usize,
+    overdue: usize,
+}
+
+/// Every pod of the runtime has acknowledged a state at least as severe, and nothing is in flight.
+fn is_reached(freeze: &AgentFreeze, status: &AgentRuntimeStatus) -> bool {
+    let wanted = super::crd_state(held(freeze.spec.state));
+    let there = match freeze.spec.state {
+        HeldState::Paused => matches!(status.state, Some(RuntimeState::Paused | RuntimeState::Stopped)),
+        HeldState::Stopped => status.state == Some(RuntimeState::Stopped),
+    };
+    there && status.desired_state.is_some_and(|desired| desired >= wanted)
+}
+
+fn is_overdue(status: &AgentRuntimeStatus) -> bool {
+    status.conditions.iter().any(|c| c.type_ == "Stalled" && c.reason == "DrainDeadlineExceeded")
+}
+
+fn conditions(freeze: &AgentFreeze, live: bool, counts: &Counts, now: Timestamp) -> Vec<Condition> {
+    let Counts { matched, reached, unreachable, overdue } = counts;
+    let (ready, reason, message) = if !live {
+        ("False", "Expired", "spec.expiresAt has passed and it holds nothing: delete it, or set a later time".to_owned())
+    } else if matched == reached {
+        ("True", "Frozen", format!("each of {matched} runtimes has acknowledged it, and nothing is in flight"))
+    } else if *unreachable > 0 {
+        ("Unknown", "RuntimesUnreachable", format!("{unreachable} of {matched} runtimes have a pod that does not answer"))
+    } else if *overdue > 0 {
+        ("False", "DrainDeadlineExceeded", format!("{overdue} of {matched} runtimes still drain past their deadline"))
+    } else {
+        ("False", "Freezing", format!("{reached} of {matched} runtimes have acknowledged it"))
+    };
+    let mut parts = vec![("Ready", ready)];
+    match (ready, reason) {
+        ("True", _) => {}
+        (_, "Expired" | "DrainDeadlineExceeded") => parts.push(("Stalled", "True")),
+        _ => parts.push(("Reconciling", "True")),
+    }
+    let condition = |(kind, status): (&str, &str)| {
+        let before = freeze.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
+        Condition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.clone(),
+            observed_generation: freeze.metadata.generation,
+            last_transition_time: before.map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
+        }
+    };
+    parts.into_iter().map(condition).collect()
+}
+
+fn count(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+#[path = "freezes_tests.rs"]
+mod tests;

@@ -1,0 +1,50 @@
+//! An object that asks to be left alone: what is still done about it.
+
+use crds::DesiredState;
+use lifecycle::{BootFile, Desired};
+
+use super::children::{self, Wanted};
+use super::epoch::{Decided, Policy};
+use super::pods::Standing;
+use super::{name_of, uid_of};
+use crate::observe::Observed;
+
+/// A new number of pods, and nothing else of the Deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// The Deployment's name.
+    pub deployment: String,
+    /// How many pods.
+    pub replicas: i32,
+}
+
+/// One that was never visited gets no boot ConfigMap: it has no pod that could read it.
+pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
+    let runtime = seen.runtime.as_ref();
+    let known = seen.boot.is_some() || runtime.status.as_ref().is_some_and(|status| status.epoch > 0);
+    let file = BootFile {
+        runtime_uid: uid_of(runtime).to_owned(),
+        epoch: 0,
+        state: policy.desired,
+        mode: policy.mode,
+        deadline_seconds: Some(policy.deadline_seconds),
+        on_timeout: policy.on_timeout,
+        keys: Vec::new(),
+    };
+    (!known).then_some(Decided { file, write: None })
+}
+
+/// Its children stay as they are, except that a freeze that stops it takes its pods away, and its end
+/// brings them back.
+pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> (Wanted, Option<Scale>) {
+    let now = seen.deployment.as_ref().map_or(0, |deployment| deployment.wanted);
+    let was_stopped = seen.runtime.status.as_ref().is_some_and(|s| s.desired_state == Some(DesiredState::Stopped));
+    let replicas = match policy.desired {
+        Desired::Stopped => children::replicas(seen, policy, standings),
+        Desired::Running | Desired::Paused if was_stopped => seen.runtime.spec.replicas,
+        Desired::Running | Desired::Paused => now,
+    };
+    let scale = Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas };
+    let wanted = Wanted { apply: Vec::new(), delete: Vec::new(), replicas };
+    (wanted, Some(scale).filter(|_| seen.deployment.is_some() && replicas != now))
+}
