@@ -98,6 +98,7 @@ impl AgentRuntimeSpec {
     pub fn volume_claim(&self) -> Option<&VolumeClaim> {
         self.storage.as_ref()?.volume_claim.as_ref()
     }
+}
 
 fn one() -> i32 {
     1

@@ -1,5 +1,7 @@
 //! Maintenance windows: times in which a runtime is held, however its desiredState stands.
 
+#![expect(unreachable_pub, reason = "kube's derive makes the types it derives public in a private module")]
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -9,6 +9,7 @@
 )]
 
 mod boot;
+mod freeze;
 mod input;
 mod lifecycle;
 mod removal;
@@ -18,3 +19,4 @@ mod speed;
 mod standalone;
 mod storage;
 mod unknown;
+mod window;

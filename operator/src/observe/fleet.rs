@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::{AgentFreeze, AgentRuntime};
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
@@ -136,7 +136,12 @@ impl Default for Fleet {
 
 impl Fleet {
     /// Takes in an event of the freezes' watch, or why it failed.
-    pub fn freezes(&self, event: Result<Event<AgentFreeze>, String>, now: Timestamp, runtimes: Runtimes<'_>) -> Changed {
+    pub fn freezes(
+        &self,
+        event: Result<Event<AgentFreeze>, String>,
+        now: Timestamp,
+        runtimes: Runtimes<'_>,
+    ) -> Changed {
         let mut state = self.lock();
         let mut changed = Changed::default();
         match event {
@@ -148,8 +153,13 @@ impl Fleet {
             Ok(Event::InitDone) => {
                 let (before, was_unknown) = state.freezes.listed();
                 changed.all = was_unknown;
-                let added: Vec<_> =
-                    state.freezes.live.iter().filter(|(name, _)| !before.contains_key(*name)).map(|(_, f)| Arc::clone(f)).collect();
+                let added: Vec<_> = state
+                    .freezes
+                    .live
+                    .iter()
+                    .filter(|(name, _)| !before.contains_key(*name))
+                    .map(|(_, f)| Arc::clone(f))
+                    .collect();
                 changed.freezes.extend(added);
                 for (name, old) in before {
                     let new = state.freezes.live.get(&name).cloned();

@@ -101,12 +101,7 @@ fn drained(reading: &Reading<'_>) -> Part {
     }
 }
 
-fn finish(
-    runtime: &AgentRuntime,
-    (kind, status, reason, message): Part,
-    generation: i64,
-    now: Timestamp,
-) -> Condition {
+fn finish(runtime: &AgentRuntime, (kind, status, reason, message): Part, generation: i64, now: Timestamp) -> Condition {
     let before = runtime.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
     Condition {
         type_: kind.to_owned(),

@@ -95,7 +95,8 @@ pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
     let own = own(seen, disabled);
     let mut edges = Vec::new();
     let mut trouble = disabled.then(|| {
-        let what = format!("{RECONCILE_ANNOTATION} is disabled: its spec and children are left alone; remove the annotation");
+        let what =
+            format!("{RECONCILE_ANNOTATION} is disabled: its spec and children are left alone; remove the annotation");
         ("Disabled", what)
     });
     let mut claims = vec![base(runtime, &own, disabled)];
@@ -109,7 +110,8 @@ pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
         let floor = floor(seen, &effective.policy);
         let holds = floor.desired > effective.policy.desired;
         if holds {
-            effective.source = present(runtime).map_or_else(|| "FreezesUnknown".to_owned(), |(source, _)| source.to_owned());
+            effective.source =
+                present(runtime).map_or_else(|| "FreezesUnknown".to_owned(), |(source, _)| source.to_owned());
             (effective.policy, effective.kind, effective.why) = (floor, Kind::Kept, String::new());
         }
         let said_at = unknown.since + PATIENCE;

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crds::{
-    AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus, FreezeMode, HeldState, RuntimeState,
-};
+use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus, FreezeMode, HeldState, RuntimeState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::ResourceExt as _;
@@ -35,9 +33,8 @@ pub(super) struct Hold {
 /// or a selector cannot be read.
 #[must_use]
 pub fn selects(freeze: &AgentFreeze, namespace: Option<&Labels>, runtime: &Labels) -> Option<bool> {
-    let meets = |selector: &LabelSelector, labels: &Labels| {
-        Some(Selector::try_from(selector.clone()).ok()?.matches(labels))
-    };
+    let meets =
+        |selector: &LabelSelector, labels: &Labels| Some(Selector::try_from(selector.clone()).ok()?.matches(labels));
     if let Some(selector) = &freeze.spec.runtime_selector
         && !meets(selector, runtime)?
     {
@@ -149,7 +146,8 @@ pub fn report<'a>(
     let overdue = pending.iter().filter(|runtime| status(runtime).is_some_and(is_overdue)).count();
     pending.sort_by_key(|runtime| name_of(runtime));
     let counts = Counts { matched: matched.len(), reached: reached.len(), unreachable, overdue };
-    let names = pending.iter().take(LISTED).map(|runtime| name_of(runtime)).map(|(space, name)| format!("{space}/{name}"));
+    let names =
+        pending.iter().take(LISTED).map(|runtime| name_of(runtime)).map(|(space, name)| format!("{space}/{name}"));
     let next = AgentFreezeStatus {
         observed_generation: freeze.metadata.generation.unwrap_or(0),
         matched: count(counts.matched),
@@ -185,11 +183,19 @@ fn is_overdue(status: &AgentRuntimeStatus) -> bool {
 fn conditions(freeze: &AgentFreeze, live: bool, counts: &Counts, now: Timestamp) -> Vec<Condition> {
     let Counts { matched, reached, unreachable, overdue } = counts;
     let (ready, reason, message) = if !live {
-        ("False", "Expired", "spec.expiresAt has passed and it holds nothing: delete it, or set a later time".to_owned())
+        (
+            "False",
+            "Expired",
+            "spec.expiresAt has passed and it holds nothing: delete it, or set a later time".to_owned(),
+        )
     } else if matched == reached {
         ("True", "Frozen", format!("each of {matched} runtimes has acknowledged it, and nothing is in flight"))
     } else if *unreachable > 0 {
-        ("Unknown", "RuntimesUnreachable", format!("{unreachable} of {matched} runtimes have a pod that does not answer"))
+        (
+            "Unknown",
+            "RuntimesUnreachable",
+            format!("{unreachable} of {matched} runtimes have a pod that does not answer"),
+        )
     } else if *overdue > 0 {
         ("False", "DrainDeadlineExceeded", format!("{overdue} of {matched} runtimes still drain past their deadline"))
     } else {

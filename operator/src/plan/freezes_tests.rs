@@ -122,7 +122,10 @@ fn an_expired_freeze_holds_nothing_and_says_so() {
     assert_eq!(before.matched, 1);
     stop.status = Some(before);
     let after = reported(&stop, &paused, at(60));
-    assert_eq!((after.matched, said(&after)), (0, vec!["Ready False Expired".to_owned(), "Stalled True Expired".to_owned()]));
+    assert_eq!(
+        (after.matched, said(&after)),
+        (0, vec!["Ready False Expired".to_owned(), "Stalled True Expired".to_owned()])
+    );
     assert!(hold(&stop, at(59)).is_some() && hold(&stop, at(60)).is_none());
 }
 

