@@ -45,6 +45,6 @@ pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>
         Desired::Running | Desired::Paused => now,
     };
     let scale = Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas };
-    let wanted = Wanted { apply: Vec::new(), delete: Vec::new(), replicas };
+    let wanted = Wanted { apply: Vec::new(), delete: Vec::new(), replicas, fault: None };
     (wanted, Some(scale).filter(|_| seen.deployment.is_some() && replicas != now))
 }
