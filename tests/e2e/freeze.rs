@@ -53,7 +53,8 @@ fn named(space: &Space) -> String {
 
 #[test]
 fn a_freeze_over_two_namespaces_holds_each_and_its_end_gives_each_its_own_state() {
-    let (red, blue) = (Space::new("freeze-red"), Space::new("freeze-blue"));
+    let red = Space::new("freeze-red");
+    let blue = red.beside("freeze-blue");
     let name = named(&red);
     label(&red, &name);
     red.start(&runtime("runs", 1, &json!({})));

@@ -26,6 +26,8 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 pub(crate) enum Hold {
     Shared { _guard: RwLockReadGuard<'static, ()> },
     Alone { _guard: RwLockWriteGuard<'static, ()> },
+    /// Another space of the same test keeps it.
+    Beside,
 }
 
 /// A namespace that goes with the test.
@@ -42,6 +44,11 @@ impl Space {
     /// A test that needs the operator.
     pub(crate) fn new(test: &str) -> Self {
         Self::with(test, Hold::Shared { _guard: OPERATOR.read().unwrap_or_else(std::sync::PoisonError::into_inner) })
+    }
+
+    /// Another namespace of the same test.
+    pub(crate) fn beside(&self, test: &str) -> Self {
+        Self::with(test, Hold::Beside)
     }
 
     /// A test that takes the operator away.
