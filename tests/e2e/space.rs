@@ -24,8 +24,12 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 
 /// Keeps the operator as it is, or for oneself.
 pub(crate) enum Hold {
-    Shared { _guard: RwLockReadGuard<'static, ()> },
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
+    Shared {
+        _guard: RwLockReadGuard<'static, ()>,
+    },
+    Alone {
+        _guard: RwLockWriteGuard<'static, ()>,
+    },
     /// Another space of the same test keeps it.
     Beside,
 }
