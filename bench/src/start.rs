@@ -13,6 +13,11 @@ const IDLE: Duration = Duration::from_secs(2);
 /// And again until its memory is the same twice, or for this long.
 const UNTIL_STABLE: Duration = Duration::from_secs(5);
 
+/// Milliseconds within which a start is ready.
+const READY: f64 = 10.0;
+/// MB that an idle process has in use at most.
+const IDLE_MEMORY: f64 = 15.0;
+
 /// Starts each contender over an empty folder; its program and packages are in the page cache by then.
 pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
     let (mut ready, mut memory) = (Samples::default(), Samples::default());
@@ -34,8 +39,8 @@ pub(crate) fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
         }
     }
     Ok(vec![
-        ready.row("exec to ready, ms", Target::None, "null server"),
-        memory.row("idle memory (VmRSS), MB", Target::None, "null server"),
+        ready.row("exec to ready, ms", Target::AtMost(READY), "null server"),
+        memory.row("idle memory (VmRSS), MB", Target::AtMost(IDLE_MEMORY), "null server"),
     ])
 }
 

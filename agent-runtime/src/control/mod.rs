@@ -8,11 +8,11 @@ mod load;
 pub mod record;
 mod status;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use lifecycle::fence::{self, Record};
+use lifecycle::fence::Record;
 use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
 use lifecycle::wire::Command;
 use lifecycle::{Desired, DrainMode, Machine, OnDrainTimeout, Verb};
@@ -53,6 +53,7 @@ struct Core {
     drain: Option<Drain>,
     message: Option<String>,
     recorded: Option<Record>,
+    fence: Arc<std::sync::Mutex<record::Fence>>,
     /// A shutdown keeps admitting what it accepted, until this is false.
     admits_until_exit: bool,
 }
@@ -98,11 +99,12 @@ impl Controller {
     /// # Errors
     /// The record or the boot file cannot be used. Nothing is run then: a guess could break a pause.
     pub fn new(config: Serve, telemetry: Arc<Telemetry>, broken: CancellationToken) -> Result<Self, record::Error> {
-        let recorded = record::read_record(config.records())?;
+        let (fence, recorded) = record::Fence::open(config.records())?;
         let file = config.boot_dir.as_deref().map(record::read_boot).transpose()?.flatten();
-        let boot = fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
+        let boot = lifecycle::fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
         let machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
-        let core = Core { machine, drain: None, message: None, recorded, admits_until_exit: false };
+        let fence = Arc::new(std::sync::Mutex::new(fence));
+        let core = Core { machine, drain: None, message: None, recorded, fence, admits_until_exit: false };
         tracing::info!(epoch = boot.epoch, target = %boot.holds.target(), managed = config.managed(), "starting");
         let shown = Shown { machine, drain: None, message: None, lame_duck: false, version: 1 };
         Ok(Self {
@@ -235,8 +237,9 @@ impl Controller {
         if untouched || core.recorded.as_ref() == Some(&record) {
             return Ok(());
         }
-        let (folder, fresh) = (self.config.records().to_owned(), record.clone());
-        let written = tokio::task::spawn_blocking(move || record::write_record(&folder, &fresh)).await;
+        let (fence, fresh) = (Arc::clone(&core.fence), record.clone());
+        let write = move || fence.lock().unwrap_or_else(PoisonError::into_inner).write(&fresh);
+        let written = tokio::task::spawn_blocking(write).await;
         let reason = match written {
             Ok(Ok(())) => {
                 core.recorded = Some(record);

@@ -1,14 +1,19 @@
 //! The fence on disk: the record that is fsynced before an answer, and the boot file that is mounted.
 
-use std::fs::File;
-use std::io::{ErrorKind, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use lifecycle::{BootFile, Record};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// The record's name in its folder.
 const RECORD: &str = "fence.json";
+/// Bytes of one half of it: what a disk writes at once, so that the other half is never touched.
+const HALF: usize = 4096;
 /// The boot file's name in its folder.
 const BOOT: &str = "boot.json";
 
@@ -33,80 +38,142 @@ pub enum Error {
     },
 }
 
-/// Reads the record; none if there never was one.
-///
-/// # Errors
-/// It cannot be read or is not a record.
-pub fn read_record(folder: &Path) -> Result<Option<Record>, Error> {
-    read(&folder.join(RECORD))
-}
-
 /// Reads the boot file; none if it is missing, which means that nothing changes.
 ///
 /// # Errors
 /// It cannot be read or is not a boot file.
 pub fn read_boot(folder: &Path) -> Result<Option<BootFile>, Error> {
-    read(&folder.join(BOOT))
+    let path = folder.join(BOOT);
+    bytes(&path)?.map(|bytes| parse(&path, &bytes)).transpose()
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Io { path: path.to_owned(), source }),
-    };
+fn bytes(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(Error::Io { path: path.to_owned(), source }),
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, Error> {
     let foreign = |error: serde_json::Error| Error::Foreign { path: path.to_owned(), reason: error.to_string() };
-    serde_json::from_slice(&bytes).map(Some).map_err(foreign)
+    serde_json::from_slice(bytes).map_err(foreign)
 }
 
-/// Writes the record: when this returns it survives a crash, and a crash before leaves the old one whole.
-///
-/// # Errors
-/// It is not known to be on disk.
-pub fn write_record(folder: &Path, record: &Record) -> Result<(), Error> {
-    let path = folder.join(RECORD);
-    let fresh = folder.join(format!("{RECORD}.new"));
-    let outcome = (|| {
-        std::fs::create_dir_all(folder)?;
-        let mut file = File::create(&fresh)?;
-        file.write_all(&serde_json::to_vec(record)?)?;
+/// One half of the record's file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Half {
+    /// How many records have been written; the half with the higher number holds.
+    number: u64,
+    record: Record,
+    /// SHA-256 of the number and the record.
+    sum: String,
+}
+
+impl Half {
+    fn of(number: u64, record: &Record) -> Self {
+        Self { number, record: record.clone(), sum: sum(number, record) }
+    }
+
+    /// As it lies in the file; none if the record does not fit.
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = serde_json::to_vec(self)?;
+        if bytes.len() >= HALF {
+            return Err(std::io::Error::other(format!("a record of {} bytes, and {HALF} is the most", bytes.len())));
+        }
+        bytes.resize(HALF - 1, b' ');
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// None if it was cut off by a crash, or never written.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let half: Self = serde_json::from_slice(bytes).ok()?;
+        (half.sum == sum(half.number, &half.record)).then_some(half)
+    }
+
+    fn place(number: u64) -> u64 {
+        (number % 2) * HALF as u64
+    }
+}
+
+fn sum(number: u64, record: &Record) -> String {
+    let text = serde_json::to_vec(&(number, record)).unwrap_or_default();
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The record's file: two halves that are written in turn. A record is one write in place and one sync,
+/// with nothing for the file system to record, and a crash leaves the half before it whole.
+#[derive(Debug)]
+pub struct Fence {
+    folder: PathBuf,
+    /// None before the first record of this process is written.
+    file: Option<File>,
+    /// The number of the last record.
+    number: u64,
+    /// The file is there and has halves.
+    is_made: bool,
+}
+
+impl Fence {
+    /// Reads the record of a folder; none if there never was one.
+    ///
+    /// # Errors
+    /// It cannot be read or is not a record.
+    pub fn open(folder: &Path) -> Result<(Self, Option<Record>), Error> {
+        let path = folder.join(RECORD);
+        let mut fence = Self { folder: folder.to_owned(), file: None, number: 0, is_made: false };
+        let Some(bytes) = bytes(&path)? else { return Ok((fence, None)) };
+        let Some((first, second)) = bytes.split_at_checked(HALF).filter(|_| bytes.len() == 2 * HALF) else {
+            // Before there were halves, the file was the record alone.
+            return parse(&path, &bytes).map(|record| (fence, Some(record)));
+        };
+        let newest = [first, second].into_iter().filter_map(Half::read).max_by_key(|half| half.number);
+        let foreign = || Error::Foreign { path, reason: "neither of its halves is whole".to_owned() };
+        let Half { number, record, .. } = newest.ok_or_else(foreign)?;
+        (fence.number, fence.is_made) = (number, true);
+        Ok((fence, Some(record)))
+    }
+
+    /// Writes the record: when this returns it survives a crash, and a crash before leaves the old one whole.
+    ///
+    /// # Errors
+    /// It is not known to be on disk.
+    pub fn write(&mut self, record: &Record) -> Result<(), Error> {
+        let outcome = if self.is_made { self.overwrite(record) } else { self.make(record) };
+        outcome.map_err(|source| Error::Io { path: self.folder.join(RECORD), source })
+    }
+
+    fn overwrite(&mut self, record: &Record) -> std::io::Result<()> {
+        let number = self.number + 1;
+        let bytes = Half::of(number, record).bytes()?;
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenOptions::new().write(true).open(self.folder.join(RECORD))?,
+        };
+        file.write_all_at(&bytes, Half::place(number))?;
+        file.sync_data()?;
+        (self.file, self.number) = (Some(file), number);
+        Ok(())
+    }
+
+    /// Makes the file: the other half is blank.
+    fn make(&mut self, record: &Record) -> std::io::Result<()> {
+        let number = self.number + 1;
+        std::fs::create_dir_all(&self.folder)?;
+        let fresh = self.folder.join(format!("{RECORD}.new"));
+        let file = File::create(&fresh)?;
+        file.write_all_at(&[b' '; 2 * HALF], 0)?;
+        file.write_all_at(&Half::of(number, record).bytes()?, Half::place(number))?;
         file.sync_all()?;
-        std::fs::rename(&fresh, &path)?;
+        std::fs::rename(&fresh, self.folder.join(RECORD))?;
         // The rename itself is durable only with its folder.
-        File::open(folder)?.sync_all()
-    })();
-    outcome.map_err(|source| Error::Io { path, source })
+        File::open(&self.folder)?.sync_all()?;
+        (self.file, self.number, self.is_made) = (Some(file), number, true);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use lifecycle::{Desired, Holds};
-
-    use super::*;
-
-    #[test]
-    fn a_record_is_read_back_and_a_missing_one_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read_record(folder.path()).unwrap(), None);
-        let record = Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default() };
-        write_record(folder.path(), &record).unwrap();
-        assert_eq!(read_record(folder.path()).unwrap(), Some(record));
-    }
-
-    #[test]
-    fn a_half_written_record_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(RECORD), b"{\"runtime_uid\":\"u\",").unwrap();
-        let error = read_record(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("fence.json") && error.contains("delete it"), "{error}");
-    }
-
-    #[test]
-    fn a_crash_while_writing_leaves_the_old_record() {
-        let folder = tempfile::tempdir().unwrap();
-        let record = Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default() };
-        write_record(folder.path(), &record).unwrap();
-        std::fs::write(folder.path().join("fence.json.new"), b"{\"runt").unwrap();
-        assert_eq!(read_record(folder.path()).unwrap(), Some(record));
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

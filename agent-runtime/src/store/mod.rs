@@ -1,5 +1,6 @@
 //! The store of executions: one redb file, one writer thread, group commit. What it answers is on disk.
 
+mod fresh;
 mod journal;
 mod keeping;
 mod original;
@@ -103,6 +104,9 @@ pub fn execution_key(id: &str) -> String {
 /// Keys are kept for a day.
 const KEY_LIFETIME_SECONDS: i64 = 24 * 3600;
 
+/// Bytes of the file that are kept in memory at most.
+const CACHE: usize = 32 * 1024 * 1024;
+
 /// A handle to the store.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -129,9 +133,7 @@ impl Store {
         let broken = |what: &dyn std::fmt::Display| Error::Broken(format!("{}: {what}", path.display()));
         std::fs::create_dir_all(folder).map_err(|error| broken(&error))?;
         let before = original::Original::of(&path).map_err(|error| broken(&error))?;
-        let opened = Database::create(&path).map_err(redb::Error::from);
-        let made = opened.and_then(|database| tables::create(&database).map(|()| Arc::new(database)));
-        let database = made.map_err(|error| match before.restore(&path) {
+        let database = open_database(&path).map(Arc::new).map_err(|error| match before.restore(&path) {
             Ok(()) => broken(&format!("{error}. The file is as it was: restore it from a copy, or move it away")),
             Err(restore) => broken(&format!("{error}; and the file could not be left as it was: {restore}")),
         })?;
@@ -286,16 +288,20 @@ impl Store {
         .await
     }
 
-    /// Keeps a definition under its hash, for executions that began with it.
+    /// Keeps a definition under its hash, for executions that begin with it. It is on disk before any
+    /// of them, since writes keep their order; it is not waited for.
     ///
     /// # Errors
-    /// Nothing was written.
+    /// The file cannot be read, or the store has ended.
     pub async fn keep_definition(&self, hash: String, file: String, text: String) -> Result<(), Error> {
-        self.write(move |txn| {
+        if self.read(|txn| Ok(txn.open_table(DEFINITIONS)?.get(hash.as_str())?.is_some()))? {
+            return Ok(());
+        }
+        let keep = move |txn: &redb::WriteTransaction| {
             txn.open_table(DEFINITIONS)?.insert(hash.as_str(), (file.as_str(), text.as_str()))?;
             Ok(())
-        })
-        .await
+        };
+        self.writer.put(keep).await
     }
 
     /// Executions accepted over all restarts.
@@ -349,6 +355,22 @@ impl Store {
             Ok((count("total")?, count("failed")?))
         })
     }
+}
+
+/// Opens the file, or makes it.
+fn open_database(path: &Path) -> Result<Database, redb::Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    let Some(fresh) = fresh::Fresh::at(path)? else {
+        let database = builder.create(path)?;
+        tables::create(&database)?;
+        return Ok(database);
+    };
+    let state = fresh.state();
+    let database = builder.create_with_backend(fresh)?;
+    tables::create(&database)?;
+    state.commits();
+    Ok(database)
 }
 
 /// Gives the numbers of the new entries.

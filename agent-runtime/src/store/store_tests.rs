@@ -190,3 +190,37 @@ async fn what_has_ended_is_opened_again_once() {
     assert!(store.reopen(first.clone(), Vec::new()).await.unwrap());
     assert_eq!(store.live().unwrap(), [first]);
 }
+
+#[tokio::test]
+async fn a_new_store_has_its_name_from_its_first_promise_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, unnamed) = (folder.path().join("executions.redb"), folder.path().join("executions.redb.new"));
+    std::fs::write(&unnamed, b"what a crash left that had promised nothing").unwrap();
+    let store = open(folder.path());
+    assert!(!path.exists() && unnamed.exists());
+    let first = execution("main");
+    store.accept(first.clone(), None).await.unwrap();
+    assert!(path.exists() && !unnamed.exists());
+    store.close().await;
+    drop(store);
+    assert_eq!(open(folder.path()).live().unwrap(), [first]);
+}
+
+#[tokio::test]
+async fn a_store_is_one_process_s_from_before_its_first_promise() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    assert!(Store::open(folder.path(), Ended::new()).is_err());
+    store.accept(execution("main"), None).await.unwrap();
+    assert!(Store::open(folder.path(), Ended::new()).is_err());
+    assert_eq!(store.live().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_definition_is_on_disk_before_what_comes_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.keep_definition("h".to_owned(), "f".to_owned(), "text".to_owned()).await.unwrap();
+    store.accept(execution("main"), None).await.unwrap();
+    assert_eq!(store.definitions().unwrap()["h"], ("f".to_owned(), "text".to_owned()));
+}

@@ -1,6 +1,6 @@
 //! The tables of the redb file, and what makes them.
 
-use redb::{Database, TableDefinition};
+use redb::{Database, ReadableDatabase as _, TableDefinition};
 
 /// Executions by id, as JSON. Ids are UUIDs of version 7, so their order is that of their age.
 pub(super) const EXECUTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("executions");
@@ -19,8 +19,14 @@ pub(super) const TICKS: TableDefinition<'_, &str, i64> = TableDefinition::new("t
 /// `total` and `failed`.
 pub(super) const COUNTERS: TableDefinition<'_, &str, i64> = TableDefinition::new("counters");
 
+/// How many there are.
+const TABLES: usize = 8;
+
 /// Makes the tables that are missing, so that readers find them all.
 pub(super) fn create(database: &Database) -> Result<(), redb::Error> {
+    if database.begin_read()?.list_tables()?.count() == TABLES {
+        return Ok(());
+    }
     let txn = database.begin_write()?;
     txn.open_table(EXECUTIONS)?;
     txn.open_table(JOURNAL)?;

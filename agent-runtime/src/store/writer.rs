@@ -77,6 +77,20 @@ impl Writer {
         answer.await.map_err(|_| Error::Ended)?
     }
 
+    /// Runs an operation in the next transaction, before every one that comes later, and does not wait
+    /// for it. If it fails the store ends.
+    pub(super) async fn put(
+        &self,
+        operation: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
+    ) -> Result<(), Error> {
+        let told_to_nobody = || -> Tell { Box::new(|_| ()) };
+        let boxed: Operation = Box::new(move |txn| match operation(txn) {
+            Ok(()) => Ok(told_to_nobody()),
+            Err(error) => Err(Failed { error, tell: told_to_nobody() }),
+        });
+        self.operations.send(boxed).await.map_err(|_| Error::Ended)
+    }
+
     /// Ends the thread once all that waits is committed.
     pub(super) async fn close(&self) {
         self.closing.cancel();

@@ -158,7 +158,8 @@ async fn past_the_drain_deadline_wait_goes_on_and_names_the_holder() {
     let id = runtime.work(&home).await;
     let body = Command { deadline_seconds: Some(0), on_timeout: Some(OnDrainTimeout::Wait), ..command(2) };
     let answer = runtime.send(Verb::Pause, &body).await.unwrap();
-    assert_eq!(answer.status.held_by[0].execution, id);
+    // A tick may be under way as well.
+    assert!(answer.status.held_by.iter().any(|holder| holder.execution == id), "{:?}", answer.status.held_by);
     assert!(answer.status.drain_deadline.is_some());
     assert_eq!(runtime.status().await.state, State::Pausing);
     runtime.reach(State::Paused).await;
