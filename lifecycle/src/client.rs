@@ -187,14 +187,11 @@ impl Client {
             .path_and_query(path)
             .build()
             .map_err(|e| unreachable(e.to_string()))?;
-        let mut request =
-            Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, "application/json");
+        let mut request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, "application/json");
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| unreachable(e.to_string()))?;
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| unreachable(e.to_string()))?;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(chain(&e)))?;
             let code = response.status();

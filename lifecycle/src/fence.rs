@@ -123,12 +123,8 @@ pub fn boot(managed: bool, runtime_uid: &str, record: Option<&Record>, file: Opt
         return Boot { epoch, holds, await_confirmation: false, keys: None };
     }
     let file = file.filter(|f| f.runtime_uid == runtime_uid);
-    let recorded = record.map(|r| Boot {
-        epoch: r.epoch,
-        holds: r.holds,
-        await_confirmation: true,
-        keys: r.keys.clone(),
-    });
+    let recorded =
+        record.map(|r| Boot { epoch: r.epoch, holds: r.holds, await_confirmation: true, keys: r.keys.clone() });
     let nothing = Boot { epoch: 0, holds: Holds::default(), await_confirmation: true, keys: None };
     match (recorded, file) {
         (Some(boot), Some(file)) => adopt(boot, file),

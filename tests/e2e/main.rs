@@ -13,6 +13,7 @@ mod input;
 mod lifecycle;
 mod removal;
 mod rollout;
+mod signed;
 mod space;
 mod speed;
 mod storage;

@@ -88,7 +88,8 @@ mod tests {
     fn a_record_is_read_back_and_a_missing_one_is_none() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(read_record(folder.path()).unwrap(), None);
-        let record = Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default() };
+        let record =
+            Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default(), keys: None };
         write_record(folder.path(), &record).unwrap();
         assert_eq!(read_record(folder.path()).unwrap(), Some(record));
     }
@@ -104,7 +105,8 @@ mod tests {
     #[test]
     fn a_crash_while_writing_leaves_the_old_record() {
         let folder = tempfile::tempdir().unwrap();
-        let record = Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default() };
+        let record =
+            Record { runtime_uid: "u".into(), epoch: 3, state: Desired::Paused, holds: Holds::default(), keys: None };
         write_record(folder.path(), &record).unwrap();
         std::fs::write(folder.path().join("fence.json.new"), b"{\"runt").unwrap();
         assert_eq!(read_record(folder.path()).unwrap(), Some(record));

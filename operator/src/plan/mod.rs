@@ -3,6 +3,7 @@
 mod children;
 mod conditions;
 mod epoch;
+mod keys;
 mod manifest;
 mod pods;
 mod reading;
@@ -21,6 +22,7 @@ use crate::observe::{ChildKey, ChildKind, Observed};
 
 pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
 pub use epoch::boot_name;
+pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{MANAGED_BY, RUNTIME_LABEL, selector};
 
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
@@ -108,6 +110,8 @@ pub struct Order {
     pub container: Option<String>,
     /// Whether the pod is ready now.
     pub ready: bool,
+    /// What the call is signed with; none where commands are not signed.
+    pub signer: Option<Signer>,
     /// What is asked.
     pub call: Call,
 }
