@@ -111,9 +111,14 @@ pub struct Serve {
     #[arg(long, env = "HIVE_RETENTION_DAYS", default_value_t = 7, value_parser = clap::value_parser!(i64).range(1..=3650))]
     pub retention_days: i64,
 
-    /// A token that lifecycle verbs and triggers must bear, when nothing manages this runtime.
+    /// A token that whatever changes something must bear. Verbs of a managed pod bear the operator's signature instead.
     #[arg(long, env = "HIVE_LIFECYCLE_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+
+    /// Protect reads too: they need the token, or for the status the operator's signature. Probes stay open.
+    #[arg(long, env = "HIVE_LIFECYCLE_PROTECT_READS", default_value = "false", action = ArgAction::Set,
+        num_args = 0..=1, default_missing_value = "true")]
+    pub protect_reads: bool,
 
     /// Which log lines are written, as a tracing filter.
     #[arg(long, env = "HIVE_LOG", default_value = "info")]

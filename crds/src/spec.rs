@@ -209,6 +209,8 @@ pub struct Lifecycle {
     /// Seconds that a new pod waits for the operator before it believes its boot file.
     #[schemars(range(min = 0, max = 3600))]
     pub boot_hold_seconds: i32,
+    /// Whose commands pods obey: the operator's signed ones alone, or everybody's who reaches their port.
+    pub auth: CommandAuth,
     /// Seconds from SIGTERM to exit that a pod has for its work in flight.
     #[schemars(range(min = 10, max = 3600))]
     pub shutdown_seconds: i32,
@@ -223,6 +225,7 @@ impl Default for Lifecycle {
             on_drain_timeout: DrainTimeoutPolicy::Wait,
             while_paused: WhilePaused::Reject,
             boot_hold_seconds: 90,
+            auth: CommandAuth::Signed,
             shutdown_seconds: 30,
         }
     }
@@ -237,6 +240,17 @@ pub enum PauseMode {
     Drain,
     /// They stop at their next step and go on after the resume.
     Checkpoint,
+}
+
+/// Whose commands pods obey.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandAuth {
+    /// The operator's, each signed for one pod, epoch, verb and body. An unsigned one is refused with 401.
+    #[default]
+    Signed,
+    /// Everybody's who reaches the port. For images that do not check signatures, and for trying things out.
+    None,
 }
 
 /// What happens when a drain reaches its deadline.

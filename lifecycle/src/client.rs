@@ -10,6 +10,7 @@ use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::signature::{READ, Seal};
 use crate::state::Verb;
 use crate::wire::{Command, Problem, Status};
 
@@ -117,9 +118,7 @@ impl Client {
         command: &Command,
         deadline: Duration,
     ) -> Result<Answer, Error> {
-        let body = serde_json::to_vec(command).map_err(|e| foreign(address, 0, &e))?;
-        let path = format!("/api/v1/lifecycle/{verb}");
-        self.call(address, Method::POST, &path, body, deadline).await
+        self.command(address, verb, command, None, deadline).await
     }
 
     /// Asks for the status. With `after`, waits up to `wait` for a version other than it; `deadline` comes on top.
@@ -132,13 +131,44 @@ impl Client {
         after: Option<(&str, Duration)>,
         deadline: Duration,
     ) -> Result<Status, Error> {
+        self.read(address, after, None, deadline).await
+    }
+
+    /// The same calls, signed.
+    #[must_use]
+    pub fn signed<'a>(&'a self, seal: &'a Seal<'a>) -> Signed<'a> {
+        Signed { client: self, seal }
+    }
+
+    async fn command(
+        &self,
+        address: SocketAddr,
+        verb: Verb,
+        command: &Command,
+        seal: Option<&Seal<'_>>,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let body = serde_json::to_vec(command).map_err(|e| foreign(address, 0, &e))?;
+        let token = seal.map(|seal| seal.token(verb.as_str(), &body));
+        let path = format!("/api/v1/lifecycle/{verb}");
+        self.call(address, Method::POST, &path, body, token, deadline).await
+    }
+
+    async fn read(
+        &self,
+        address: SocketAddr,
+        after: Option<(&str, Duration)>,
+        seal: Option<&Seal<'_>>,
+        deadline: Duration,
+    ) -> Result<Status, Error> {
         let (path, whole) = match after {
             Some((version, wait)) if is_version(version) => {
                 (format!("/api/v1/status?after={version}&wait={}", wait.as_secs()), deadline + wait)
             }
             Some(_) | None => ("/api/v1/status".to_owned(), deadline),
         };
-        self.call(address, Method::GET, &path, Vec::new(), whole).await.map(|answer| answer.status)
+        let token = seal.map(|seal| seal.token(READ, &[]));
+        self.call(address, Method::GET, &path, Vec::new(), token, whole).await.map(|answer| answer.status)
     }
 
     async fn call(
@@ -147,6 +177,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Vec<u8>,
+        token: Option<String>,
         deadline: Duration,
     ) -> Result<Answer, Error> {
         let unreachable = |reason: String| Error::Unreachable { address, reason };
@@ -156,12 +187,11 @@ impl Client {
             .path_and_query(path)
             .build()
             .map_err(|e| unreachable(e.to_string()))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|e| unreachable(e.to_string()))?;
+        let mut request = Request::builder().method(method).uri(uri).header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|e| unreachable(e.to_string()))?;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|e| unreachable(chain(&e)))?;
             let code = response.status();
@@ -179,6 +209,42 @@ impl Client {
             Ok(answer) => answer,
             Err(_) => Err(unreachable(format!("nothing within {} s", deadline.as_secs_f32()))),
         }
+    }
+}
+
+/// A client whose calls bear a signature for one pod.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    client: &'a Client,
+    seal: &'a Seal<'a>,
+}
+
+impl Signed<'_> {
+    /// As [`Client::send`], signed.
+    ///
+    /// # Errors
+    /// See [`Error`]; after `Unreachable` the command may have been obeyed all the same.
+    pub async fn send(
+        &self,
+        address: SocketAddr,
+        verb: Verb,
+        command: &Command,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        self.client.command(address, verb, command, Some(self.seal), deadline).await
+    }
+
+    /// As [`Client::status`], signed, for pods that protect their reads.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn status(
+        &self,
+        address: SocketAddr,
+        after: Option<(&str, Duration)>,
+        deadline: Duration,
+    ) -> Result<Status, Error> {
+        self.client.read(address, after, Some(self.seal), deadline).await
     }
 }
 

@@ -17,6 +17,29 @@ pub struct Record {
     pub state: Desired,
     /// The holds in force after it.
     pub holds: Holds,
+    /// Whose commands the pod obeys; missing when no boot file has said so yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
+}
+
+/// Whose commands a pod obeys, and how new that knowledge is. Of two the later in `(epoch, version)` holds:
+/// keys change without a change of state, and a mount may be older than what the pod has acted on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Keys {
+    /// The epoch of the boot file that named them.
+    pub epoch: i64,
+    /// How often they had changed within that epoch.
+    pub version: i64,
+    /// Ed25519 public keys in base64url, newest first. Empty: commands are not signed.
+    pub public: Vec<String>,
+}
+
+impl Keys {
+    /// Whether these were named later than the others.
+    #[must_use]
+    pub fn is_newer(&self, than: Option<&Self>) -> bool {
+        than.is_none_or(|than| (self.epoch, self.version) > (than.epoch, than.version))
+    }
 }
 
 /// The boot ConfigMap's `boot.json`, mounted as a directory.
@@ -40,6 +63,17 @@ pub struct BootFile {
     /// Public keys that sign commands, newest first; empty while commands are unsigned.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// Raised by one when the keys change and the epoch does not; a higher epoch begins at 0 again.
+    #[serde(default)]
+    pub keys_version: i64,
+}
+
+impl BootFile {
+    /// Whose commands this file says are to be obeyed.
+    #[must_use]
+    pub fn named_keys(&self) -> Keys {
+        Keys { epoch: self.epoch, version: self.keys_version, public: self.keys.clone() }
+    }
 }
 
 /// How a command's epoch relates to the one a pod holds.
@@ -72,6 +106,8 @@ pub struct Boot {
     pub holds: Holds,
     /// Whether the gate stays closed until the operator confirms the epoch or the boot hold ends.
     pub await_confirmation: bool,
+    /// Whose commands are obeyed; none while nothing has said so.
+    pub keys: Option<Keys>,
 }
 
 /// Decides how a process boots from its own record and the mounted file.
@@ -84,23 +120,27 @@ pub fn boot(managed: bool, runtime_uid: &str, record: Option<&Record>, file: Opt
     let record = record.filter(|r| r.runtime_uid == runtime_uid);
     if !managed {
         let (epoch, holds) = record.map_or((0, Holds::default()), |r| (r.epoch, r.holds));
-        return Boot { epoch, holds, await_confirmation: false };
+        return Boot { epoch, holds, await_confirmation: false, keys: None };
     }
     let file = file.filter(|f| f.runtime_uid == runtime_uid);
-    let recorded = record.map(|r| Boot { epoch: r.epoch, holds: r.holds, await_confirmation: true });
+    let recorded =
+        record.map(|r| Boot { epoch: r.epoch, holds: r.holds, await_confirmation: true, keys: r.keys.clone() });
+    let nothing = Boot { epoch: 0, holds: Holds::default(), await_confirmation: true, keys: None };
     match (recorded, file) {
         (Some(boot), Some(file)) => adopt(boot, file),
         (Some(boot), None) => boot,
-        (None, Some(file)) => adopt(Boot { epoch: 0, holds: Holds::default(), await_confirmation: true }, file),
-        (None, None) => {
-            Boot { epoch: 0, holds: Holds { operator: Desired::Paused, ..Holds::default() }, await_confirmation: true }
-        }
+        (None, Some(file)) => adopt(nothing, file),
+        (None, None) => Boot { holds: Holds { operator: Desired::Paused, ..Holds::default() }, ..nothing },
     }
 }
 
-/// Takes over a file with a higher epoch; anything else changes nothing.
+/// Takes over a file with a higher epoch, and newer keys; anything else changes nothing.
 #[must_use]
-pub fn adopt(boot: Boot, file: &BootFile) -> Boot {
+pub fn adopt(mut boot: Boot, file: &BootFile) -> Boot {
+    let named = file.named_keys();
+    if named.is_newer(boot.keys.as_ref()) {
+        boot.keys = Some(named);
+    }
     match judge(boot.epoch, file.epoch) {
         Freshness::Newer => Boot { epoch: file.epoch, holds: boot.holds.commanded(file.state), ..boot },
         Freshness::Same | Freshness::Stale => boot,
@@ -115,7 +155,7 @@ mod tests {
 
     fn record(epoch: i64, state: Desired) -> Record {
         let holds = Holds { operator: state, ..Holds::default() };
-        Record { runtime_uid: "u".to_owned(), epoch, state, holds }
+        Record { runtime_uid: "u".to_owned(), epoch, state, holds, keys: None }
     }
 
     fn file(epoch: i64, state: Desired) -> BootFile {
@@ -127,6 +167,7 @@ mod tests {
             deadline_seconds: None,
             on_timeout: OnDrainTimeout::Wait,
             keys: Vec::new(),
+            keys_version: 0,
         }
     }
 
@@ -162,11 +203,54 @@ mod tests {
         assert_eq!(boot(false, "", None, None).holds.target(), Desired::Running);
     }
 
+    #[test]
+    fn a_stale_mount_does_not_open_a_pod_that_knows_keys() {
+        let known = Keys { epoch: 4, version: 1, public: vec!["new".to_owned()] };
+        let r = Record { keys: Some(known.clone()), ..record(5, Desired::Paused) };
+        // The mount of before the rotation, and the one of before signing.
+        for (epoch, version, keys) in [(4, 0, vec!["old".to_owned()]), (3, 9, Vec::new())] {
+            let f = BootFile { keys, keys_version: version, ..file(epoch, Desired::Running) };
+            assert_eq!(boot(true, "u", Some(&r), Some(&f)).keys, Some(known.clone()));
+        }
+        assert_eq!(boot(true, "u", Some(&r), None).keys, Some(known));
+    }
+
+    #[test]
+    fn keys_change_without_a_change_of_state() {
+        let r = Record { keys: Some(file(5, Desired::Paused).named_keys()), ..record(5, Desired::Paused) };
+        let f = BootFile { keys: vec!["new".to_owned()], keys_version: 1, ..file(5, Desired::Paused) };
+        let got = boot(true, "u", Some(&r), Some(&f));
+        assert_eq!((got.epoch, got.keys), (5, Some(f.named_keys())));
+    }
+
+    #[test]
+    fn a_pod_that_nothing_has_told_knows_no_keys_which_is_not_the_same_as_none_needed() {
+        assert_eq!(boot(true, "u", None, None).keys, None);
+        assert_eq!(boot(true, "u", Some(&record(1, Desired::Running)), None).keys, None);
+        let told = boot(true, "u", None, Some(&file(1, Desired::Running)));
+        assert_eq!(told.keys.map(|keys| keys.public), Some(Vec::new()));
+    }
+
     fn desired() -> impl Strategy<Value = Desired> {
         prop_oneof![Just(Desired::Running), Just(Desired::Paused), Just(Desired::Stopped)]
     }
 
     proptest! {
+        #[test]
+        fn keys_only_move_forward(files in prop::collection::vec((0i64..4, 0i64..4), 1..20)) {
+            let mut got = boot(true, "u", None, None);
+            let mut newest = (-1, -1);
+            for (epoch, version) in files {
+                let keys = vec![format!("{epoch}.{version}")];
+                let f = BootFile { keys, keys_version: version, ..file(epoch, Desired::Running) };
+                got = adopt(got, &f);
+                newest = newest.max((epoch, version));
+                let held = got.keys.clone().unwrap();
+                prop_assert_eq!((held.epoch, held.version), newest);
+                prop_assert_eq!(held.public, vec![format!("{}.{}", newest.0, newest.1)]);
+            }
+        }
+
         #[test]
         fn the_higher_epoch_decides(a in 0i64..9, b in 0i64..9, x in desired(), y in desired()) {
             let got = boot(true, "u", Some(&record(a, x)), Some(&file(b, y)));

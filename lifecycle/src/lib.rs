@@ -9,10 +9,11 @@ pub mod fence;
 pub mod hold;
 pub mod machine;
 pub mod probe;
+pub mod signature;
 pub mod state;
 pub mod wire;
 
-pub use fence::{BootFile, Record};
+pub use fence::{BootFile, Keys, Record};
 pub use hold::Holds;
 pub use machine::{Decision, Event, Machine, Phase};
 pub use state::{Desired, DrainMode, OnDrainTimeout, State, Verb};

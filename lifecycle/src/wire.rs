@@ -146,6 +146,9 @@ pub struct Status {
     /// Whether the gate waits for the operator's confirmation after a boot.
     #[serde(default)]
     pub awaiting_confirmation: bool,
+    /// The public keys by which this pod knows its operator, newest first; empty when commands are not signed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// Why the runtime does not run, when it is not by a hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

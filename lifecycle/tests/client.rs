@@ -63,6 +63,57 @@ async fn a_redirect_is_not_followed() {
     assert!(matches!(error, Error::Foreign { code: 307, .. }), "{error}");
 }
 
+/// Notes the first line of each request.
+async fn listener() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (told, heard) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(head.get(..length).unwrap_or_default()).into_owned();
+            let _ = told.send(head.lines().next().unwrap_or_default().to_owned());
+            let _ = stream.write_all(&http("200 OK", "", "{}")).await;
+        }
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn the_path_is_fixed_by_the_verb_and_nothing_that_a_pod_says_changes_it() {
+    let (address, mut heard) = listener().await;
+    for verb in Verb::ALL {
+        let _ = Client::default().send(address, verb, &Command::default(), DEADLINE).await;
+        assert_eq!(heard.recv().await.unwrap(), format!("POST /api/v1/lifecycle/{verb} HTTP/1.1"));
+    }
+    let hostile = Some(("7 HTTP/1.1\r\nX: /../", Duration::from_secs(1)));
+    let _ = Client::default().status(address, hostile, DEADLINE).await;
+    assert_eq!(heard.recv().await.unwrap(), "GET /api/v1/status HTTP/1.1");
+}
+
+/// The environment is a process's, so the test runs itself in one that names a proxy.
+#[test]
+fn a_proxy_of_the_environment_is_not_asked() {
+    let target = "HIVE_TEST_TARGET";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    if let Ok(address) = std::env::var(target) {
+        let address = address.parse().unwrap();
+        let _ = runtime.block_on(Client::default().send(address, Verb::Pause, &Command::default(), DEADLINE));
+        return;
+    }
+    let (address, mut heard) = runtime.block_on(listener());
+    let (proxy, mut asked) = runtime.block_on(listener());
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", "a_proxy_of_the_environment_is_not_asked"]).env(target, address.to_string());
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        child.env(name, format!("http://{proxy}"));
+    }
+    assert!(child.output().unwrap().status.success());
+    assert_eq!(heard.try_recv().unwrap(), "POST /api/v1/lifecycle/pause HTTP/1.1");
+    assert!(asked.try_recv().is_err(), "the proxy was asked");
+}
+
 #[tokio::test]
 async fn an_answer_without_end_is_cut() {
     let error = pause(server(http("200 OK", "", &"x".repeat(MAX_ANSWER_BYTES + 1))).await).await;

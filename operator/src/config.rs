@@ -58,6 +58,10 @@ pub struct Config {
     #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 32)]
     pub reconcile_concurrency: u16,
 
+    /// Days after which the key that signs commands is replaced.
+    #[arg(long, env = "KEY_ROTATION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    pub key_rotation_days: u16,
+
     /// Which log lines are written, as a tracing filter.
     #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn")]
     pub log: String,
@@ -68,5 +72,11 @@ impl Config {
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_secs(u64::from(self.lease_seconds))
+    }
+
+    /// How old the key that signs commands may become.
+    #[must_use]
+    pub fn key_age(&self) -> jiff::SignedDuration {
+        jiff::SignedDuration::from_hours(i64::from(self.key_rotation_days) * 24)
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentSource};
 use futures::{StreamExt as _, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -24,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::act::dispatch::Dispatcher;
+use crate::act::keys::{KeySecret, Keyring};
 use crate::act::{self, Actor};
 use crate::config::Config;
 use crate::fleet;
@@ -32,7 +33,9 @@ use crate::observe::index::{Index, Owner};
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::pod::SlimPod;
 use crate::observe::{AgentText, BootConfigMap, ChildKey, ChildKind, DeploymentFacts, Observed};
-use crate::plan::{MANAGED_BY, STRATEGY_ANNOTATION, Settings, boot_name, deployment_name, plan};
+use crate::plan::{
+    KeyStep, MANAGED_BY, Reach, STRATEGY_ANNOTATION, Settings, boot_name, deployment_name, key_step, plan,
+};
 use crate::telemetry::Telemetry;
 
 /// Answers and events that may wait to be looked at; each is a name, and a full queue only delays.
@@ -44,6 +47,8 @@ const ROUNDS: usize = 4;
 /// The pause after a failed reconcile; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// How often the key Secret is read.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(10);
 /// Every object is visited at least every five minutes.
 const FORGET: Duration = Duration::from_secs(900);
 
@@ -51,6 +56,9 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) actor: Actor,
     dispatcher: Dispatcher,
+    keyring: Arc<Keyring>,
+    key_secret: KeySecret,
+    key_age: SignedDuration,
     settings: Settings,
     pods: Index<SlimPod>,
     deployments: Index<Deployment>,
@@ -83,14 +91,28 @@ pub async fn wait_for_crd(client: &Client) {
 }
 
 /// Reconciles until `stop`.
-pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, stop: CancellationToken) {
+pub async fn run(
+    config: &Config,
+    client: Client,
+    keyring: Arc<Keyring>,
+    telemetry: Arc<Telemetry>,
+    stop: CancellationToken,
+) {
     let (wake, woken) = mpsc::channel(QUEUE);
-    let dispatcher =
-        Dispatcher::new(config.command_concurrency, config.poll_concurrency, wake.clone(), Arc::clone(&telemetry));
+    let dispatcher = Dispatcher::new(
+        config.command_concurrency,
+        config.poll_concurrency,
+        wake.clone(),
+        Arc::clone(&telemetry),
+        Arc::clone(&keyring),
+    );
     let context = Arc::new(Context {
         client: client.clone(),
         actor: Actor::new(client.clone()),
         dispatcher,
+        keyring,
+        key_secret: KeySecret::new(client.clone(), &config.namespace),
+        key_age: config.key_age(),
         settings: Settings { runtime_image: config.runtime_image.clone() },
         pods: Index::default(),
         deployments: Index::default(),
@@ -110,7 +132,32 @@ pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, sto
     let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
     tokio::select! {
         () = watches => tracing::error!("a watch ended"),
+        () = keep_keys(&context, &wake) => tracing::error!("nobody listens for new keys any more"),
         () = reconciling => {}
+    }
+}
+
+/// Keeps the key Secret and what is in memory of it; an object whose file must name other keys is woken.
+async fn keep_keys(context: &Context, wake: &mpsc::Sender<Owner>) {
+    let mut failures = 0;
+    loop {
+        let pause = match context.turn_keys().await {
+            Ok(changed) => {
+                failures = 0;
+                for owner in if changed { context.config_maps.owners() } else { Vec::new() } {
+                    if wake.send(owner).await.is_err() {
+                        return;
+                    }
+                }
+                LOOK_AT_KEYS
+            }
+            Err(error) => {
+                failures += 1;
+                tracing::warn!(%error, "the key Secret cannot be kept, and is tried again");
+                act::backoff(BACKOFF, LOOK_AT_KEYS, failures)
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -196,7 +243,9 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
         context.budgets.synced(),
         context.policies.synced(),
         // Read, or known to be unreadable: then nothing is loosened.
-        context.fleet.settled()
+        context.fleet.settled(),
+        // Nor one without keys: it would name none, and open every pod.
+        context.keyring.ready()
     );
     tracing::info!("the caches have synced");
     let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
@@ -244,7 +293,7 @@ fn failed(runtime: Arc<AgentRuntime>, error: &act::Error, context: Arc<Context>)
         act::Error::Conflict { .. } => {
             tracing::debug!(name = %runtime.name_any(), %error, "planned from an old picture")
         }
-        act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Manifest { .. } => {
+        act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Key { .. } | act::Error::Manifest { .. } => {
             tracing::warn!(name = %runtime.name_any(), %error, failures, "a write failed and is tried again");
         }
     }
@@ -280,7 +329,9 @@ impl Context {
             let next = plan(&seen, &self.settings, now);
             let refusal = memory.refusal.clone();
             self.actor.carry_out(&seen, &next, memory).await?;
-            if let Some(boot) = &next.boot {
+            if let Some(boot) = &next.boot
+                && memory.epoch_since.is_none_or(|(epoch, _)| epoch != boot.file.epoch)
+            {
                 memory.epoch_since = Some((boot.file.epoch, now));
             }
             for order in next.orders.clone() {
@@ -328,9 +379,40 @@ impl Context {
             pods,
             barrier: memory.barrier.clone(),
             epoch_since: memory.epoch_since,
+            keys: self.keyring.public(),
             refusal: memory.refusal.clone(),
             fleet: self.fleet.view(owner, Timestamp::now(), &|| self.runtimes()),
         }
+    }
+
+    /// Reads the key Secret, changes it if that is due, and says whether the keys are others now.
+    async fn turn_keys(&self) -> Result<bool, act::Error> {
+        let found = self.key_secret.read().await?;
+        let facts = found.facts();
+        // Only the end of a rotation asks how far the new key has come, and only from whole caches.
+        let reach = if facts.len() > 1 { self.reach().await } else { Vec::new() };
+        let step = key_step(&facts, found.asked, &reach, self.key_age, Timestamp::now());
+        let found = if step == KeyStep::Keep { found } else { self.key_secret.write(found, step).await? };
+        Ok(self.keyring.adopt(&found))
+    }
+
+    /// How far keys have come with each object whose commands are signed.
+    async fn reach(&self) -> Vec<Reach> {
+        tokio::join!(self.pods.synced(), self.config_maps.synced());
+        let mut all = Vec::new();
+        for owner in self.config_maps.owners() {
+            let maps = self.config_maps.of(&owner);
+            let boot = maps.iter().find(|c| c.name_any() == boot_name(&owner.name)).and_then(|c| read_boot(c).file);
+            let Some(named) = boot.map(|file| file.keys).filter(|keys| !keys.is_empty()) else { continue };
+            let deployment = deployment_name(&owner.name);
+            let pods = self.pods.of(&owner).into_iter().map(|pod| pod.facts(&deployment));
+            let running: Vec<String> =
+                pods.filter(|pod| !pod.ended && pod.container.is_some()).map(|pod| pod.uid).collect();
+            let contacts = self.dispatcher.contacts(running.iter().map(String::as_str));
+            let held = |uid: &String| contacts.get(uid).and_then(|c| Some(c.answer.as_ref()?.status.keys.clone()));
+            all.push(Reach { named, held: running.iter().map(|uid| held(uid).unwrap_or_default()).collect() });
+        }
+        all
     }
 
     async fn agent_text(&self, runtime: &AgentRuntime) -> Result<AgentText, act::Error> {

@@ -1,5 +1,7 @@
 //! The Lease: one replica acts at a time. It makes the operator efficient; the fence makes it correct.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -41,13 +43,22 @@ pub struct Elector {
     api: Api<Lease>,
     me: String,
     lease: Duration,
+    /// The end of the lease that was written last, in Unix seconds.
+    end: Arc<AtomicI64>,
 }
 
 impl Elector {
     /// An elector for this replica.
     #[must_use]
     pub fn new(client: Client, config: &Config) -> Self {
-        Self { api: Api::namespaced(client, &config.namespace), me: config.identity.clone(), lease: config.lease() }
+        let api = Api::namespaced(client, &config.namespace);
+        Self { api, me: config.identity.clone(), lease: config.lease(), end: Arc::default() }
+    }
+
+    /// The end of the lease in Unix seconds, moved on with each renewal: what is signed must not outlive it.
+    #[must_use]
+    pub fn end(&self) -> Arc<AtomicI64> {
+        Arc::clone(&self.end)
     }
 
     /// Returns when the Lease is ours.
@@ -129,7 +140,8 @@ impl Elector {
 
     /// The version that was read goes with the write: of two replicas that take it at once, one fails.
     async fn write(&self, current: Option<Lease>, identity: &str) -> Result<(), kube::Error> {
-        let now = Some(MicroTime(Timestamp::now()));
+        let begun = Timestamp::now();
+        let now = Some(MicroTime(begun));
         let before = current.as_ref().and_then(|lease| lease.spec.as_ref());
         let changes = before.and_then(|spec| spec.holder_identity.as_deref()) != Some(identity);
         let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0) + i32::from(changes);
@@ -150,10 +162,13 @@ impl Elector {
         let exists = current.is_some();
         let lease = Lease { metadata, spec: Some(spec) };
         if exists {
-            self.bounded(self.api.replace(LEASE_NAME, &params, &lease)).await.map(|_| ())
+            self.bounded(self.api.replace(LEASE_NAME, &params, &lease)).await?;
         } else {
-            self.bounded(self.api.create(&params, &lease)).await.map(|_| ())
+            self.bounded(self.api.create(&params, &lease)).await?;
         }
+        let seconds = if identity == self.me { i64::try_from(self.lease.as_secs()).unwrap_or(0) } else { 0 };
+        self.end.store(begun.as_second().saturating_add(seconds), Ordering::Relaxed);
+        Ok(())
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {

@@ -75,8 +75,9 @@ async fn lead(
         return Ok(());
     }
     telemetry.set_leading(true);
+    let keyring = Arc::new(act::keys::Keyring::new(lease.end()));
     let outcome = tokio::select! {
-        () = controller::run(config, client, Arc::clone(telemetry), stop.clone()) => Ok(()),
+        () = controller::run(config, client, keyring, Arc::clone(telemetry), stop.clone()) => Ok(()),
         () = lease.keep() => Err(Error::LeaseLost),
     };
     telemetry.set_leading(false);

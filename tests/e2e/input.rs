@@ -97,7 +97,8 @@ fn a_missing_agent_is_named() {
 #[test]
 fn a_pod_refuses_what_it_must() {
     let space = Space::new("refuses");
-    let started = space.start(&runtime("demo", 1, &json!({})));
+    // Unsigned, so that what is wrong besides the signature is reached; signed.rs has the rest.
+    let started = space.start(&runtime("demo", 1, &json!({ "lifecycle": { "auth": "none" } })));
     space.patch("demo", &json!({ "desiredState": "paused" }));
     space.ready("demo");
     let pod = space.pod("demo");

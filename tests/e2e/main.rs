@@ -14,6 +14,7 @@ mod input;
 mod lifecycle;
 mod removal;
 mod rollout;
+mod signed;
 mod space;
 mod speed;
 mod standalone;

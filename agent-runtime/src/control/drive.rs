@@ -5,15 +5,17 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use lifecycle::machine::{Event, GateMode, Next, Phase};
-use lifecycle::{Desired, OnDrainTimeout};
+use lifecycle::{BootFile, Desired, OnDrainTimeout};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::load::Error as LoadError;
-use super::{Broken, Controller, is_draining, record};
+use super::{Broken, Controller, is_draining};
 
 /// How often the boot file is read again during the boot hold. The kubelet's own sync takes a minute.
 const LOOK_AT_BOOT: Duration = Duration::from_secs(1);
+/// How often it is read after that, for keys that have changed.
+const LOOK_AT_KEYS: Duration = Duration::from_secs(5);
 /// The pause before a store that was not to be had is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// Counters change the version at most this often.
@@ -35,6 +37,7 @@ impl Controller {
         let mut timers = CancellationToken::new();
         let mut retry_at: Option<Instant> = None;
         let mut bump_at: Option<Instant> = None;
+        let mut look_at = self.config.managed().then(Instant::now);
         loop {
             let phase = self.shown.borrow().machine.phase;
             let starts = matches!(phase, Phase::Starting(_)) && retry_at.is_none_or(|at| at <= Instant::now());
@@ -46,7 +49,7 @@ impl Controller {
             if matches!(phase, Phase::Stopping(Next::Exit)) {
                 timers.cancel();
             }
-            let pause = self.pause(retry_at, bump_at);
+            let pause = self.pause([retry_at, bump_at, look_at]);
             tokio::select! {
                 () = self.wake.notified() => {}
                 _ = gate.changed() => bump_at = self.counted(bump_at),
@@ -67,7 +70,15 @@ impl Controller {
             }
             self.check_drained().await?;
             self.check_deadline().await?;
-            self.check_boot_hold().await?;
+            let looks = look_at.is_some_and(|at| at <= Instant::now());
+            let file = if looks { self.boot_file() } else { None };
+            if looks {
+                look_at = Some(Instant::now() + self.look_every());
+            }
+            if let Some(file) = &file {
+                self.take_keys(file).await?;
+            }
+            self.check_boot_hold(file).await?;
         }
     }
 
@@ -79,15 +90,19 @@ impl Controller {
         }
     }
 
-    fn pause(&self, retry_at: Option<Instant>, bump_at: Option<Instant>) -> Duration {
+    fn look_every(&self) -> Duration {
+        if self.shown.borrow().machine.boot_hold { LOOK_AT_BOOT } else { LOOK_AT_KEYS }
+    }
+
+    fn pause(&self, due: [Option<Instant>; 3]) -> Duration {
         let shown = self.shown.borrow();
         let deadline = shown
             .drain
             .filter(|drain| !drain.passed)
             .map(|drain| Duration::try_from(drain.deadline.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO));
-        let left = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(Instant::now()));
+        let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(Instant::now()));
         let boot = shown.machine.boot_hold.then_some(LOOK_AT_BOOT);
-        [deadline, left(retry_at), left(bump_at), boot, Some(LONG)].into_iter().flatten().min().unwrap_or(LONG)
+        due.chain(deadline).chain(boot).min().unwrap_or(LONG)
     }
 
     /// Status counts what is in flight: at once in a drain, which is followed by long polls, else now and then.
@@ -153,18 +168,10 @@ impl Controller {
     }
 
     /// During the boot hold a newer boot file is taken over; at its end the file is believed.
-    async fn check_boot_hold(&self) -> Result<(), Broken> {
+    async fn check_boot_hold(&self, file: Option<BootFile>) -> Result<(), Broken> {
         if !self.shown.borrow().machine.boot_hold {
             return Ok(());
         }
-        let file = match self.config.boot_dir.as_deref().map(record::read_boot) {
-            Some(Ok(file)) => file.filter(|file| file.runtime_uid == self.config.runtime_uid),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the boot file cannot be read, which changes nothing");
-                None
-            }
-            None => None,
-        };
         let mut core = self.core.lock().await;
         if !core.machine.boot_hold {
             return Ok(());

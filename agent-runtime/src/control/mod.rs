@@ -4,6 +4,7 @@
 //! answered. What loosens reaches the disk, is shown, and only then opens the gate.
 
 mod drive;
+mod keys;
 mod load;
 pub mod record;
 mod status;
@@ -15,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use lifecycle::fence::Record;
 use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
 use lifecycle::wire::Command;
-use lifecycle::{Desired, DrainMode, Machine, OnDrainTimeout, Verb};
+use lifecycle::{Desired, DrainMode, Keys, Machine, OnDrainTimeout, Verb};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +55,8 @@ struct Core {
     message: Option<String>,
     recorded: Option<Record>,
     fence: Arc<std::sync::Mutex<record::Fence>>,
+    /// Whose commands are obeyed; none while nothing has said so.
+    keys: Option<Keys>,
     /// A shutdown keeps admitting what it accepted, until this is false.
     admits_until_exit: bool,
 }
@@ -72,6 +75,7 @@ struct Shown {
     machine: Machine,
     drain: Option<Drain>,
     message: Option<String>,
+    keys: Option<Keys>,
     /// Triggers are accepted although the runtime is about to exit.
     lame_duck: bool,
     version: u64,
@@ -104,9 +108,11 @@ impl Controller {
         let boot = lifecycle::fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
         let machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
         let fence = Arc::new(std::sync::Mutex::new(fence));
-        let core = Core { machine, drain: None, message: None, recorded, fence, admits_until_exit: false };
+        let shown =
+            Shown { machine, drain: None, message: None, keys: boot.keys.clone(), lame_duck: false, version: 1 };
+        let core =
+            Core { machine, drain: None, message: None, recorded, fence, keys: boot.keys, admits_until_exit: false };
         tracing::info!(epoch = boot.epoch, target = %boot.holds.target(), managed = config.managed(), "starting");
-        let shown = Shown { machine, drain: None, message: None, lame_duck: false, version: 1 };
         Ok(Self {
             config,
             gate: Arc::new(Gate::default()),
@@ -232,6 +238,7 @@ impl Controller {
             epoch: machine.epoch,
             state: machine.holds.operator,
             holds: machine.holds,
+            keys: core.keys.clone(),
         };
         let untouched = core.recorded.is_none() && record.epoch == 0 && record.holds.target() == Desired::Running;
         if untouched || core.recorded.as_ref() == Some(&record) {
@@ -274,6 +281,7 @@ impl Controller {
             shown.machine = core.machine;
             shown.drain = core.drain;
             shown.message.clone_from(&core.message);
+            shown.keys.clone_from(&core.keys);
             shown.version += 1;
         });
         self.wake.notify_one();

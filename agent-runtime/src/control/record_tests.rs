@@ -3,7 +3,7 @@ use lifecycle::{Desired, Holds};
 use super::*;
 
 fn record(epoch: i64) -> Record {
-    Record { runtime_uid: "u".into(), epoch, state: Desired::Paused, holds: Holds::default() }
+    Record { runtime_uid: "u".into(), epoch, state: Desired::Paused, holds: Holds::default(), keys: None }
 }
 
 fn read(folder: &Path) -> Option<Record> {

@@ -41,6 +41,7 @@ impl Controller {
             counter_scope: CounterScope::Pod,
             pod_uid: Some(self.config.pod_uid.clone()).filter(|uid| !uid.is_empty()),
             awaiting_confirmation: shown.machine.boot_hold,
+            keys: shown.keys.map(|keys| keys.public).unwrap_or_default(),
             message: shown.message.filter(|_| matches!(shown.machine.state(), State::Stopped | State::Starting)),
         }
     }

@@ -1,5 +1,6 @@
 //! The HTTP server: bounded in every direction, and closed on time whatever clients do.
 
+mod access;
 mod events;
 mod executions;
 mod openapi;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -174,22 +175,15 @@ fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// Reads the body within its bounds, asks for the token, and closes connections when leaving.
+/// Asks for what a request must bear, reads its body within its bounds, and closes connections when leaving.
 async fn bound(State(app): State<App>, request: Request, next: Next) -> Response {
-    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
-    let mut response = if changes && !webhooks::is_signed(&app, request.uri().path()) && !is_authorized(&app, &request)
-    {
-        let detail = "send the token of HIVE_LIFECYCLE_TOKEN as Authorization: Bearer";
-        Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", detail).into_response()
-    } else {
-        match read(request).await {
-            Ok(request) => next.run(request).await,
-            Err(refusal) => {
-                let mut response = refusal.into_response();
-                // The rest of the body is not read, so the connection cannot be used again.
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-                response
-            }
+    let mut response = match admit(&app, request).await {
+        Ok(request) => next.run(request).await,
+        Err(refusal) => {
+            let mut response = refusal.into_response();
+            // The rest of the body is not read, so the connection cannot be used again.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            response
         }
     };
     if app.leaving.load(Ordering::Relaxed) {
@@ -197,6 +191,13 @@ async fn bound(State(app): State<App>, request: Request, next: Next) -> Response
     }
     app.controller.telemetry().answered(response.status().as_u16());
     response
+}
+
+async fn admit(app: &App, request: Request) -> Result<Request, Refusal> {
+    let path = request.uri().path();
+    let need = access::Rules::of(app).need(request.method(), path, webhooks::is_signed(app, path));
+    access::admit(app, need, path, request.headers()).await?;
+    read(request).await
 }
 
 async fn read(request: Request) -> Result<Request, Refusal> {
@@ -219,13 +220,4 @@ async fn read(request: Request) -> Result<Request, Refusal> {
             Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", detail))
         }
     }
-}
-
-/// Compares digests, so that the time taken tells nothing of the token.
-fn is_authorized(app: &App, request: &Request) -> bool {
-    use sha2::{Digest as _, Sha256};
-    let Some(token) = &app.controller.config().token else { return true };
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-    Sha256::digest(token.as_bytes()) == Sha256::digest(given.as_bytes())
 }

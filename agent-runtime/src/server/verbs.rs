@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lifecycle::machine::Decision;
 use lifecycle::wire::{Command, Problem, Status};
@@ -13,8 +13,8 @@ use lifecycle::{State as Lifecycle, Verb};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::App;
 use super::problem::Refusal;
+use super::{App, access};
 
 /// The longest long poll.
 const MAX_WAIT_SECONDS: u64 = 30;
@@ -30,7 +30,7 @@ const MAX_DEADLINE_SECONDS: i64 = 86_400;
         (status = 200, description = "Reached", body = Status),
         (status = 202, description = "On the way", body = Status),
         (status = 400, description = "The body is not a command", body = Problem),
-        (status = 401, description = "The token is missing or wrong", body = Problem),
+        (status = 401, description = "unauthorized, keys_unknown, or signature_ and what is wrong with it", body = Problem),
         (status = 404, description = "No such verb", body = Problem),
         (status = 409, description = "stale_epoch, held, terminating or conflict", body = Problem),
         (status = 413, description = "The body is too large", body = Problem),
@@ -40,16 +40,21 @@ const MAX_DEADLINE_SECONDS: i64 = 86_400;
 pub(super) async fn command(
     State(app): State<App>,
     Path(verb): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let verb: Verb = verb.parse().map_err(|error: lifecycle::state::UnknownVerb| {
         Refusal::new(StatusCode::NOT_FOUND, "unknown_verb", error.to_string())
     })?;
+    let claims = access::signed(&app, &headers, verb.as_str(), &body).await?;
     let command: Command = if body.is_empty() {
         Command::default()
     } else {
         serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("the body is no command: {error}")))?
     };
+    if let Some(claims) = claims {
+        claims.check_epoch(&command).map_err(|rejected| access::refusal(&rejected))?;
+    }
     check(&app, &command)?;
     let decision = app.controller.obey(verb, &command).await;
     let decision = decision.map_err(|error| Refusal::storage(&error))?;

@@ -18,7 +18,10 @@ async fn with_neither_record_nor_file_it_stays_paused_for_ever() {
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(runtime.status().await.state, State::Paused);
     assert!(home.lines("ticks").is_empty());
-    runtime.send(Verb::Start, &command(1)).await.unwrap();
+    // Nothing has said yet whether commands are signed, so none is obeyed.
+    let refused = runtime.send(Verb::Start, &command(1)).await.unwrap_err();
+    assert!(refused.to_string().contains("no boot file"), "{refused}");
+    home.write_boot(1, "running");
     home.wait_for_lines("ticks", 1).await;
 }
 

@@ -19,6 +19,7 @@ mod llm;
 mod llm_server;
 mod process;
 mod shutdown;
+mod signed;
 mod tools;
 mod torture;
 mod webhook;

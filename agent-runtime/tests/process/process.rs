@@ -73,7 +73,11 @@ impl Home {
     }
 
     pub(crate) fn write_boot(&self, epoch: i64, state: &str) {
-        let text = format!(r#"{{"runtime_uid":"runtime-1","epoch":{epoch},"state":"{state}"}}"#);
+        self.write_boot_file(&format!(r#"{{"runtime_uid":"runtime-1","epoch":{epoch},"state":"{state}"}}"#));
+    }
+
+    /// As the kubelet does: the new file replaces the old one at once.
+    pub(crate) fn write_boot_file(&self, text: &str) {
         let path = self.folder.path().join("boot");
         std::fs::write(path.join("new"), text).unwrap();
         std::fs::rename(path.join("new"), path.join("boot.json")).unwrap();

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::act::backoff;
+use crate::act::keys::Keyring;
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard};
 use crate::plan::{Call, Order};
@@ -35,6 +36,7 @@ struct Inner {
     state: Mutex<State>,
     wake: mpsc::Sender<Owner>,
     telemetry: Arc<Telemetry>,
+    keyring: Arc<Keyring>,
 }
 
 #[derive(Default)]
@@ -55,7 +57,13 @@ struct Slot {
 impl Dispatcher {
     /// At most `commands` and `polls` calls at once; owners of answers are sent to `wake`.
     #[must_use]
-    pub fn new(commands: usize, polls: usize, wake: mpsc::Sender<Owner>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn new(
+        commands: usize,
+        polls: usize,
+        wake: mpsc::Sender<Owner>,
+        telemetry: Arc<Telemetry>,
+        keyring: Arc<Keyring>,
+    ) -> Self {
         let inner = Inner {
             client: Client::default(),
             commands: Semaphore::new(commands),
@@ -63,6 +71,7 @@ impl Dispatcher {
             state: Mutex::default(),
             wake,
             telemetry,
+            keyring,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -129,14 +138,27 @@ impl Inner {
     }
 
     async fn call(&self, order: &Order) -> (&'static str, Result<Status, Error>) {
+        let signer = order.signer.as_ref().and_then(|signer| Some((signer, self.keyring.find(&signer.key)?)));
+        let seal = signer.as_ref().map(|(signer, key)| self.keyring.seal(key, signer, &order.pod));
         match &order.call {
             Call::Command { verb, body } => {
-                let sent = self.client.send(order.address, *verb, body, DEADLINE).await;
+                let sent = match &seal {
+                    Some(seal) => self.client.signed(seal).send(order.address, *verb, body, DEADLINE).await,
+                    None => self.client.send(order.address, *verb, body, DEADLINE).await,
+                };
                 (verb.as_str(), sent.map(|answer| answer.status))
             }
             Call::Ask { after } => {
                 let after = after.as_ref().map(|(version, wait)| (version.as_str(), *wait));
-                ("status", self.client.status(order.address, after, DEADLINE).await)
+                let asked = self.client.status(order.address, after, DEADLINE).await;
+                // Most pods let everybody read, and a signature for each poll would be work for nothing.
+                let asked = match (asked, &seal) {
+                    (Err(Error::Refused { code: 401, .. }), Some(seal)) => {
+                        self.client.signed(seal).status(order.address, after, DEADLINE).await
+                    }
+                    (asked, _) => asked,
+                };
+                ("status", asked)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Carries out a plan: writes to the API server. It decides nothing; the plan's order is kept.
 
 pub mod dispatch;
+pub mod keys;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,14 @@ pub enum Error {
         /// What was tried.
         what: String,
     },
+    /// A signing key could not be made.
+    #[error("{what}: {source}")]
+    Key {
+        /// What it was for.
+        what: String,
+        /// What is wrong.
+        source: lifecycle::signature::KeyError,
+    },
     /// A manifest that is not an object of its kind: a defect of the plan.
     #[error("{what}: {source}")]
     Manifest {
@@ -65,6 +74,7 @@ impl Error {
             Self::Conflict { .. } => "conflict",
             Self::Api { .. } => "api",
             Self::Timeout { .. } => "timeout",
+            Self::Key { .. } => "key",
             Self::Manifest { .. } => "manifest",
         }
     }

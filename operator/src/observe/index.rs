@@ -84,6 +84,12 @@ impl<K: Resource<DynamicType = ()>> Index<K> {
         self.lock().live.get(owner).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
     }
 
+    /// Everybody who owns one.
+    #[must_use]
+    pub fn owners(&self) -> Vec<Owner> {
+        self.lock().live.keys().cloned().collect()
+    }
+
     /// Waits until the first list is complete.
     pub async fn synced(&self) {
         let mut synced = self.synced.subscribe();

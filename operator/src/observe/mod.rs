@@ -34,6 +34,8 @@ pub struct Observed {
     pub agent: AgentText,
     /// When the epoch of the boot ConfigMap was first seen by this process.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// The public halves of the keys that sign commands, newest first.
+    pub keys: Arc<[String]>,
     /// What the API server refused, if it refused the children of this generation.
     pub refusal: Option<Refusal>,
     /// The freezes that may hold it.

@@ -149,11 +149,35 @@ impl SlimPod {
         if self.status.pod_ip.is_some() && self.status.pod_ip == self.status.host_ip {
             return Some("its address is the node's".to_owned());
         }
+        if let Some(why) = self.status.pod_ip.as_deref().and_then(foreign_address) {
+            return Some(why);
+        }
         let hash = self.metadata.labels.as_ref().and_then(|l| l.get("pod-template-hash"));
         let parent = hash.map(|hash| format!("{deployment}-{hash}"));
         let owned = self.metadata.owner_references.iter().flatten().any(|owner| {
-            owner.controller == Some(true) && owner.kind == "ReplicaSet" && Some(&owner.name) == parent.as_ref()
+            let replica_set = owner.api_version == "apps/v1" && owner.kind == "ReplicaSet";
+            owner.controller == Some(true) && replica_set && Some(&owner.name) == parent.as_ref()
         });
         (!owned).then(|| format!("it does not belong to the Deployment {deployment}: remove its labels"))
     }
 }
+
+/// Why an address cannot be a pod's own. A pod network never gives these out, so whoever wrote one into a
+/// pod's status wants the operator to call something else, such as a node's metadata service.
+fn foreign_address(text: &str) -> Option<String> {
+    let Ok(address) = text.parse::<IpAddr>() else { return Some(format!("{text:?} is no address")) };
+    let kind = match address.to_canonical() {
+        ip if ip.is_loopback() => "a loopback",
+        ip if ip.is_unspecified() => "an unspecified",
+        ip if ip.is_multicast() => "a multicast",
+        IpAddr::V4(ip) if ip.is_link_local() => "a link-local",
+        IpAddr::V4(ip) if ip.is_broadcast() => "a broadcast",
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => "a link-local",
+        IpAddr::V4(_) | IpAddr::V6(_) => return None,
+    };
+    Some(format!("{address} is {kind} address and cannot be its own"))
+}
+
+#[cfg(test)]
+#[path = "pod_tests.rs"]
+mod tests;

@@ -4,7 +4,7 @@ use crds::{AgentRuntime, DrainTimeoutPolicy, PauseMode};
 use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
 use serde_json::json;
 
-use super::{BootWrite, manifest, name_of, uid_of};
+use super::{BootWrite, keys, manifest, name_of, uid_of};
 use crate::observe::Observed;
 
 /// What the pods are to do, and how.
@@ -65,7 +65,8 @@ pub fn boot_name(runtime: &str) -> String {
 }
 
 /// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
-/// status, a pod or this process has ever shown, so that no pod refuses it as stale.
+/// status, a pod or this process has ever shown, so that no pod refuses it as stale. Other keys are written
+/// under the same epoch.
 pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     let runtime = seen.runtime.as_ref();
     let uid = uid_of(runtime);
@@ -75,29 +76,38 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
     let known = status.max(answered.unwrap_or(0)).max(written);
     let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
-    if let Some(file) = current
-        && policy.is_in(file)
-        && file.epoch >= known
-    {
-        return Decided { file: file.clone(), write: None };
-    }
-    let epoch = current.map_or(0, |file| file.epoch).max(known) + 1;
-    let file = BootFile {
-        runtime_uid: uid.to_owned(),
-        epoch,
-        state: policy.desired,
-        mode: policy.mode,
-        deadline_seconds: Some(policy.deadline_seconds),
-        on_timeout: policy.on_timeout,
-        keys: Vec::new(),
+    let keys = keys::named(seen);
+    let file = match current {
+        Some(file) if policy.is_in(file) && file.epoch >= known && file.keys == keys => {
+            return Decided { file: file.clone(), write: None };
+        }
+        // Other keys are no other state: pods that acknowledged the epoch have still acknowledged it.
+        Some(file) if policy.is_in(file) && file.epoch >= known => {
+            BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() }
+        }
+        other => BootFile {
+            runtime_uid: uid.to_owned(),
+            epoch: other.map_or(0, |file| file.epoch).max(known) + 1,
+            state: policy.desired,
+            mode: policy.mode,
+            deadline_seconds: Some(policy.deadline_seconds),
+            on_timeout: policy.on_timeout,
+            keys,
+            keys_version: 0,
+        },
     };
+    Decided { write: Some(write(seen, &file)), file }
+}
+
+fn write(seen: &Observed, file: &BootFile) -> BootWrite {
+    let runtime = seen.runtime.as_ref();
     let name = boot_name(name_of(runtime));
     let replaces = seen.boot.as_ref().map(|boot| boot.resource_version.clone());
     let mut manifest = manifest::object(runtime, "v1", "ConfigMap", &name);
-    let text = serde_json::to_string(&file).unwrap_or_default();
+    let text = serde_json::to_string(file).unwrap_or_default();
     manifest::set(&mut manifest, "data", json!({ "boot.json": text }));
     if let Some(version) = &replaces {
         manifest::set_metadata(&mut manifest, "resourceVersion", json!(version));
     }
-    Decided { file: file.clone(), write: Some(BootWrite { name, replaces, file, manifest }) }
+    BootWrite { name, replaces, file: file.clone(), manifest }
 }

@@ -5,6 +5,7 @@ mod conditions;
 mod effective;
 mod epoch;
 pub mod freezes;
+mod keys;
 mod manifest;
 mod pods;
 mod reading;
@@ -26,6 +27,7 @@ use crate::observe::{ChildKey, ChildKind, Observed};
 pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
 pub use effective::RECONCILE_ANNOTATION;
 pub use epoch::boot_name;
+pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{MANAGED_BY, RUNTIME_LABEL, selector};
 pub use suspended::Scale;
 
@@ -118,6 +120,8 @@ pub struct Order {
     pub container: Option<String>,
     /// Whether the pod is ready now.
     pub ready: bool,
+    /// What the call is signed with; none where commands are not signed.
+    pub signer: Option<Signer>,
     /// What is asked.
     pub call: Call,
 }

@@ -39,6 +39,7 @@ struct World {
     refusal: Option<Refusal>,
     epoch_since: Option<(i64, Timestamp)>,
     fleet: FleetView,
+    keys: Vec<String>,
     now: Timestamp,
     writes: usize,
     made: usize,
@@ -78,6 +79,7 @@ impl World {
             refusal: None,
             epoch_since: None,
             fleet: FleetView::default(),
+            keys: vec!["key-1".to_owned()],
             now: at(0),
             writes: 0,
             made: 0,
@@ -100,6 +102,7 @@ impl World {
             barrier: self.barrier.clone(),
             agent: AgentText::Found { text: "{}".to_owned(), file: "agent.json".to_owned() },
             epoch_since: self.epoch_since,
+            keys: self.keys.clone().into(),
             refusal: self.refusal.clone(),
             fleet: self.fleet.clone(),
         }
@@ -280,6 +283,7 @@ fn answer(pod: &Pod) -> Status {
         pod_uid: None,
         awaiting_confirmation: pod.epoch == 0,
         message: None,
+        keys: Vec::new(),
     }
 }
 
@@ -505,6 +509,46 @@ fn a_lost_boot_config_map_is_made_above_everything_seen() {
     world.boot = None;
     world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|heard| heard.status.epoch = 7);
     assert_eq!(world.plan().boot.unwrap().file.epoch, 8);
+}
+
+#[test]
+fn new_keys_are_published_without_a_new_epoch_and_sign_only_for_pods_that_hold_them() {
+    let mut world = World::new(DesiredState::Paused, 2);
+    world.settle(20);
+    let before = world.boot.clone().and_then(|boot| boot.file).unwrap();
+    world.keys = vec!["key-2".to_owned(), "key-1".to_owned()];
+    let plan = world.step();
+    let file = plan.boot.clone().unwrap().file;
+    assert_eq!(file, BootFile { keys: world.keys.clone(), keys_version: before.keys_version + 1, ..before });
+    assert!(plan.status.is_none() && plan.barrier.is_none(), "the pause stands as it stood: {}", show(&plan));
+    // One pod has read the new file, the other still has the old one mounted.
+    let held = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+    let answer = |world: &mut World, pod: &str, keys: Vec<String>| {
+        world.contacts.get_mut(pod).unwrap().answer.as_mut().unwrap().status.keys = keys;
+    };
+    answer(&mut world, "pod-1", held(&["key-2", "key-1"]));
+    answer(&mut world, "pod-2", held(&["key-1"]));
+    world.ask(DesiredState::Running);
+    let plan = world.plan();
+    let signers: Vec<(&str, &str)> =
+        plan.orders.iter().map(|o| (o.pod.as_str(), o.signer.as_ref().unwrap().key.as_str())).collect();
+    assert_eq!(signers, [("pod-1", "key-2"), ("pod-2", "key-1")]);
+    // A pod that has said nothing is spoken to by the key that every file names.
+    world.contacts.clear();
+    assert!(world.plan().orders.iter().all(|order| order.signer.as_ref().unwrap().key == "key-1"));
+}
+
+#[test]
+fn without_signing_the_file_names_no_key_and_nothing_is_signed() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    let epoch = world.boot.as_ref().and_then(|boot| boot.file.clone()).unwrap().epoch;
+    world.runtime.spec.lifecycle.auth = crds::CommandAuth::None;
+    let plan = world.step();
+    let file = plan.boot.unwrap().file;
+    assert_eq!((file.keys.len(), file.epoch), (0, epoch));
+    world.ask(DesiredState::Paused);
+    assert!(world.plan().orders.iter().all(|order| order.signer.is_none()));
 }
 
 #[test]

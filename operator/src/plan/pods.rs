@@ -9,7 +9,7 @@ use lifecycle::wire::{Command, Status};
 use lifecycle::{BootFile, Desired, State};
 
 use super::epoch::Policy;
-use super::{Call, Order, since, uid_of, until};
+use super::{Call, Order, keys, since, uid_of, until};
 use crate::observe::{Contact, Observed, PodFacts};
 
 /// Pods that have converged are asked again after about this long.
@@ -149,6 +149,7 @@ pub(super) fn orders(
                 address,
                 container: standing.pod.container.clone(),
                 ready: standing.pod.ready,
+                signer: keys::signer(runtime, file, standing.heard),
                 call,
             })
         })

@@ -177,6 +177,7 @@ impl Operator {
                 .map(|(epoch, pods)| Barrier { epoch: *epoch, pods: pods.iter().map(u8::to_string).collect() }),
             agent: AgentText::Builtin,
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
+            keys: Arc::default(),
             refusal: None,
             fleet: FleetView::default(),
             pods,

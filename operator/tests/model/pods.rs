@@ -31,8 +31,13 @@ impl Pod {
 
     /// The container starts with what is on disk and what is mounted.
     pub(crate) fn start(&mut self, file: Option<&BootFile>) {
-        let record =
-            self.record.map(|(epoch, state, holds)| Record { runtime_uid: RUNTIME.to_owned(), epoch, state, holds });
+        let record = self.record.map(|(epoch, state, holds)| Record {
+            runtime_uid: RUNTIME.to_owned(),
+            epoch,
+            state,
+            holds,
+            keys: None,
+        });
         let boot = fence::boot(true, RUNTIME, record.as_ref(), file);
         self.machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
         self.machine.event(Event::Ready, true);
@@ -113,6 +118,7 @@ impl Pod {
             counter_scope: CounterScope::Pod,
             pod_uid: None,
             awaiting_confirmation: self.machine.boot_hold,
+            keys: Vec::new(),
             message: None,
         }
     }
