@@ -61,6 +61,11 @@ pub struct Serve {
     #[arg(long, env = "HIVE_LIFECYCLE_PORT", default_value_t = 8080)]
     pub port: u16,
 
+    /// Connections at once; more wait until one is closed.
+    #[arg(long, env = "HIVE_MAX_CONNECTIONS", default_value_t = 4096,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(8..=65_536))]
+    pub max_connections: usize,
+
     /// Seconds from SIGTERM to exit.
     #[arg(long, env = "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", default_value_t = 30,
         value_parser = clap::value_parser!(u64).range(10..=3600))]

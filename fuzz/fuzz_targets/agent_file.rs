@@ -1,7 +1,8 @@
 //! An agent's file, as YAML and as JSON.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    let _ = agent_runtime::definition::parse("a.yaml", text);
-    let _ = agent_runtime::definition::parse("a.json", text);
-});
+#[path = "../targets.rs"]
+#[allow(dead_code, reason = "the other targets are programs of their own")]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::agent_file(bytes));

@@ -4,6 +4,7 @@ mod bench;
 mod cluster;
 mod crd;
 mod demo;
+mod fuzz;
 mod images;
 mod progress;
 mod release;
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Demo),
     /// Run everything that a change must pass
     Test(test::Test),
+    /// Give every parser of the runtime changed seeds, for a minute each
+    Fuzz(fuzz::Fuzz),
     /// Measure the product
     #[command(subcommand)]
     Bench(bench::Task),
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Task::Cluster(task) => cluster::run(task),
         Task::Demo(task) => demo::run(&task),
         Task::Test(task) => test::run(&task),
+        Task::Fuzz(task) => fuzz::run(&task),
         Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),
         Task::Install => install(),

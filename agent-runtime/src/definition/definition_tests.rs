@@ -63,7 +63,7 @@ fn what_cannot_be_run_is_refused_and_not_ignored() {
         ("interval_seconds: 5", "cron: '* * * * *', time_zone: Nowhere", "graph.async_entry_points[0].trigger_config"),
         (
             "entry_node: greet",
-            "isolation_level: shared, entry_node: greet",
+            "isolation_level: synchronized, entry_node: greet",
             "graph.async_entry_points[0].isolation_level",
         ),
         ("id: greet", "id: 'a b'", "graph.nodes[0].id"),
@@ -81,6 +81,43 @@ fn unknown_keys_are_warned_about_once_each() {
     let text = HELLO.replace("id: rest,", "id: rest, sparkle: 1,");
     let loaded = parse("agent.yaml", &text).expect("it is valid");
     assert_eq!(loaded.warnings, ["graph.nodes[1].sparkle is not used by this version"]);
+}
+
+#[test]
+fn unknown_keys_are_allowed_everywhere_and_what_only_describes_is_not_told() {
+    let text = HELLO
+        .replace("agent: {id: hello}", "agent: {id: hello, version: '1', glitter: 1}\nshine: 1")
+        .replace("graph:\n", "graph:\n  gloss: 1\n  loop_config: {max_history_tokens: 9}\n")
+        .replace("{interval_seconds: 5}", "{interval_seconds: 5, gleam: 1}, isolation_level: shared")
+        .replace("{id: e,", "{id: e, glow: 1, description: x,");
+    let mut warnings = parse("agent.yaml", &text).expect("it is valid").warnings;
+    let shared = warnings.pop().unwrap();
+    assert!(shared.contains("isolation_level is shared") && shared.contains("memory of its own"), "{shared}");
+    let keys = ["shine", "agent.glitter", "graph.gloss", "graph.loop_config.max_history_tokens"];
+    let keys = keys.into_iter().chain(["graph.async_entry_points[0].trigger_config.gleam", "graph.edges[0].glow"]);
+    assert_eq!(warnings, keys.map(|key| format!("{key} is not used by this version")).collect::<Vec<_>>());
+}
+
+#[test]
+fn words_of_older_exports_are_read_and_what_an_export_does_not_hold_is_refused_with_what_to_do() {
+    let node = |own: &str| parse("a.yaml", &format!("graph:\n  entry_node: a\n  nodes:\n    - {{id: a, {own}}}\n"));
+    for own in ["node_type: llm_tool_use", "node_type: llm_generate", "node_type: router", "node_type: human_input"] {
+        let loaded = node(own).unwrap_or_else(|error| panic!("{own}: {error}"));
+        assert!(loaded.warnings.is_empty(), "{own}: {:?}", loaded.warnings);
+    }
+    let asks = node("tools: [ask_user, set_output, look]").expect("it is valid").agent;
+    let NodeKind::Loop(event_loop) = &asks.nodes["a"].kind else { panic!("an event_loop") };
+    assert!(event_loop.client_facing && event_loop.tools == ["look"]);
+    for (own, field, word) in [
+        ("node_type: function, function: f", "node_type", "exec"),
+        ("node_type: gcu", "node_type", "MCP server"),
+        ("sub_agents: [b]", "sub_agents", "edges"),
+        ("node_type: router, routes: {x: nowhere}", "routes", "nowhere"),
+    ] {
+        let fault = node(own).expect_err(own).faults.remove(0);
+        assert_eq!(fault.field, format!("graph.nodes[0].{field}"), "{fault:?}");
+        assert!(fault.reason.contains(word), "{fault:?}");
+    }
 }
 
 #[test]
@@ -107,11 +144,18 @@ fn cron_runs_once_over_the_change_of_the_clocks() {
     {
         let (mut at, end): (Timestamp, Timestamp) = (from.parse().unwrap(), to.parse().unwrap());
         let mut count = 0;
+        let mut due = Vec::new();
         while let Some(next) = daily.next(at).filter(|next| *next < end) {
             assert!(next > at);
+            due.push(next);
             (at, count) = (next, count + 1);
         }
         assert_eq!(count, 2, "two days from {from}");
+        if from.starts_with("2026-03") {
+            let gap: Timestamp = "2026-03-29T01:00:00Z".parse().unwrap();
+            let after = due[0].duration_since(gap);
+            assert!((0..=1800).contains(&after.as_secs()), "once after the gap: {}", due[0]);
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Node {
     pub emits: Vec<String>,
     /// The execution waits for a person after it.
     pub pauses: bool,
+    /// The model chooses one edge among those that are its to decide, not several.
+    pub one_way: bool,
     /// Where to go next, highest priority first.
     pub edges: Vec<Edge>,
 }
@@ -54,6 +56,10 @@ pub enum NodeKind {
     Wait(Duration),
     /// Lets a language model work with tools until it has set every output.
     Loop(Box<EventLoop>),
+    /// Does nothing: its edges say where to go on.
+    Pass,
+    /// Asks a person; the answer is its output.
+    Ask(String),
 }
 
 impl NodeKind {
@@ -65,6 +71,8 @@ impl NodeKind {
             Self::Http(_) => "http",
             Self::Wait(_) => "wait",
             Self::Loop(_) => "event_loop",
+            Self::Pass => "router",
+            Self::Ask(_) => "human_input",
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct AgentShape {
     pub(super) id: String,
     #[serde(default)]
     pub(super) name: String,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,11 +70,13 @@ pub(super) struct LoopConfig {
     pub(super) max_iterations: u32,
     #[serde(default = "three")]
     pub(super) stall_detection_threshold: u32,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 impl Default for LoopConfig {
     fn default() -> Self {
-        Self { max_iterations: fifty(), stall_detection_threshold: three() }
+        Self { max_iterations: fifty(), stall_detection_threshold: three(), rest: BTreeMap::new() }
     }
 }
 
@@ -176,7 +180,14 @@ pub(super) struct NodeShape {
     #[serde(default)]
     pub(super) output_schema: Option<BTreeMap<String, Value>>,
     #[serde(default)]
+    pub(super) description: Option<String>,
+    #[serde(default)]
     pub(super) system_prompt: Option<String>,
+    /// Where a router may go: the target by the route's name.
+    #[serde(default)]
+    pub(super) routes: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) sub_agents: Vec<Value>,
     #[serde(default)]
     pub(super) success_criteria: Option<Value>,
     #[serde(default)]
@@ -276,6 +287,8 @@ const DESCRIPTIVE: &[&str] = &[
     "metadata",
     "success_criteria",
     "created_at",
+    "created_by",
+    "author",
     "required_tools",
     "memory_keys",
     "input_schema",
@@ -287,7 +300,9 @@ impl File {
     /// One line for each key that means nothing to this version.
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut places: Vec<(String, &BTreeMap<String, Value>)> =
-            vec![(String::new(), &self.rest), ("graph.".to_owned(), &self.graph.rest)];
+            vec![(String::new(), &self.rest), ("agent.".to_owned(), &self.agent.rest)];
+        places.push(("graph.".to_owned(), &self.graph.rest));
+        places.push(("graph.loop_config.".to_owned(), &self.graph.loop_config.rest));
         for (i, entry) in self.graph.async_entry_points.iter().enumerate() {
             places.push((format!("graph.async_entry_points[{i}]."), &entry.rest));
             places.push((format!("graph.async_entry_points[{i}].trigger_config."), &entry.trigger_config.rest));
@@ -302,10 +317,17 @@ impl File {
             let told = rest.iter().filter(|(key, value)| !DESCRIPTIVE.contains(&key.as_str()) && !is_empty(value));
             told.map(|(key, _)| key.clone()).collect()
         };
+        let shared = self.graph.async_entry_points.iter().enumerate();
+        let shared = shared.filter(|(_, entry)| entry.isolation_level.as_deref() == Some("shared")).map(|(i, _)| {
+            format!(
+                "graph.async_entry_points[{i}].isolation_level is shared, which Hive writes when nothing was chosen: \
+                 here each execution has a memory of its own"
+            )
+        });
         let all = places.into_iter().flat_map(|(path, rest)| {
             unknown(rest).into_iter().map(move |key| format!("{path}{key} is not used by this version"))
         });
-        all.collect()
+        all.chain(shared).collect()
     }
 }
 

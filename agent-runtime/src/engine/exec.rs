@@ -56,8 +56,21 @@ pub(super) async fn run(
         }
     };
     let work = async {
-        let (status, output, ()) = tokio::join!(child.wait(), read(pipes), feed);
-        (status, output)
+        let mut reading = std::pin::pin!(async { tokio::join!(read(pipes), feed).0 });
+        tokio::select! {
+            status = child.wait() => {
+                // What it left behind in its group goes with it, and lets go of the output.
+                signal(group, Signal::KILL);
+                let rest = tokio::time::timeout(GRACE, &mut reading).await;
+                let held = || Err("a process that it left behind holds its output open".to_owned());
+                (status, rest.unwrap_or_else(|_| held()))
+            }
+            output = &mut reading => {
+                let status = child.wait().await;
+                signal(group, Signal::KILL);
+                (status, output)
+            }
+        }
     };
     let ended = tokio::select! {
         ended = work => Some(ended),
@@ -68,11 +81,7 @@ pub(super) async fn run(
         }
     };
     match ended {
-        Some((Ok(status), output)) => {
-            // What the program left behind in its group goes with it.
-            signal(group, Signal::KILL);
-            judge(status, output, wants_outputs)
-        }
+        Some((Ok(status), output)) => judge(status, output, wants_outputs),
         Some((Err(error), _)) => Outcome::failed("exit", format!("{program}: {error}")),
         None => {
             end(&mut child, group).await;

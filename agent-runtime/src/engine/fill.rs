@@ -20,6 +20,35 @@ pub(super) fn text(template: &str, memory: &Map<String, Value>) -> String {
     filled
 }
 
+/// Fills in `{key}` and `{{key}}` of the keys that a node reads. Other braces stand as they are: prompts show JSON.
+pub(super) fn prompt(template: &str, keys: &[String], memory: &Map<String, Value>) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let double = after.starts_with('{');
+        let inner = if double { after.get(1..).unwrap_or_default() } else { after };
+        let (open, close) = if double { ("{{", "}}") } else { ("{", "}") };
+        let named = inner.split_once(close).filter(|(key, _)| keys.iter().any(|known| known == key.trim()));
+        match named {
+            Some((key, after)) => {
+                match memory.get(key.trim()) {
+                    Some(Value::String(value)) => filled.push_str(value),
+                    Some(Value::Null) | None => {}
+                    Some(value) => filled.push_str(&value.to_string()),
+                }
+                rest = after;
+            }
+            None => {
+                filled.push_str(open);
+                rest = inner;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
 /// Fills in the strings of a JSON value.
 pub(super) fn json(template: &Value, memory: &Map<String, Value>) -> Value {
     match template {
@@ -53,6 +82,14 @@ mod tests {
             ("}} {a}", "}} {a}"),
         ] {
             assert_eq!(text(template, &memory), filled);
+        }
+        let keys = ["a".to_owned(), "n".to_owned(), "e".to_owned()];
+        for (template, filled) in [
+            ("{a} {{a}} {{ n }} {e}.", "x x 3 ."),
+            ("{o} {missing} {\"a\": {a}}", "{o} {missing} {\"a\": x}"),
+            ("{{a} {", "{{a} {"),
+        ] {
+            assert_eq!(prompt(template, &keys, &memory), filled, "{template}");
         }
         assert_eq!(json(&json!({"k": ["{{a}}", 1]}), &memory), json!({"k": ["x", 1]}));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::plan::Choice;
@@ -12,7 +13,7 @@ use super::{Engine, exec, fill, plan};
 use crate::definition::{Agent, Edge, Node, NodeKind};
 use crate::gate::ExecutionPermit;
 use crate::llm::{Message, Request, Tool};
-use crate::store::{About, Branch, Entry, Error, What};
+use crate::store::{About, Branch, Entry, Error, Used, What, day_key};
 
 /// How long a person has to say what became of an uncertain effect.
 const EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -45,13 +46,31 @@ impl Run<'_> {
 impl Engine {
     /// Runs a branch's node. The edges that the model chose come with a success.
     pub(super) async fn run_node(&self, run: Run<'_>) -> Settled {
-        let outcome = self.run_kind(&run).await;
+        let outcome = self.run_within_day(&run).await;
         let settled = match outcome {
             Ok(Outcome::Success(outputs)) => self.decide(&run, outputs).await,
             Ok(other) => Ok((other, Choice::new())),
             Err(error) => Err(error),
         };
         (run.id, settled)
+    }
+
+    /// Runs a node if the day has a step left for it. One that has not ended gives its step back.
+    async fn run_within_day(&self, run: &Run<'_>) -> Result<Outcome, Error> {
+        let limit = run.agent.limits.steps_per_day;
+        if limit == 0 {
+            return self.run_kind(run).await;
+        }
+        let day = day_key("steps", Timestamp::now());
+        let used = |amount| Used { key: day.clone(), amount };
+        if self.store.reserve(vec![(used(1), limit)]).await?.is_some() {
+            return Ok(Outcome::failed("limit", format!("graph.limits.steps_per_day of {limit} is used up")));
+        }
+        let outcome = self.run_kind(run).await?;
+        if matches!(outcome, Outcome::Interrupted | Outcome::Parked(_) | Outcome::Asks { .. }) {
+            self.store.append(run.execution.to_owned(), Vec::new(), vec![used(-1)]).await?;
+        }
+        Ok(outcome)
     }
 
     async fn run_kind(&self, run: &Run<'_>) -> Result<Outcome, Error> {
@@ -78,11 +97,31 @@ impl Engine {
                 self.requests.run(request, &run.memory, &step).await
             }
             NodeKind::Loop(event_loop) => self.converse(run, node, event_loop).await?,
+            // It does nothing itself: what it hands in is what is there.
+            NodeKind::Pass => return Ok(Outcome::Success(fill::inputs(&keys(node), &run.memory))),
+            NodeKind::Ask(question) => self.ask_person(run, node, question)?,
         };
         self.telemetry.stepped(node.kind.as_str(), &raw);
         Ok(match raw {
             Outcome::Success(raw) => outputs(node, &raw),
             other => other,
+        })
+    }
+
+    /// What a person answered to a node's own question; asks it when they have not been asked.
+    fn ask_person(&self, run: &Run<'_>, node: &Node, question: &str) -> Result<Outcome, Error> {
+        let place = (&run.id, &run.branch.node, run.branch.visit, run.branch.attempt);
+        let journal = self.store.journal(run.execution, 0, usize::MAX)?;
+        let said = journal.into_iter().rev().map(|(_, entry)| entry).find_map(|entry| match entry.what {
+            What::Input { value } if (&entry.branch, &entry.node, entry.visit, entry.attempt) == place => Some(value),
+            _ => None,
+        });
+        Ok(match said {
+            Some(value) => Outcome::Success(plan::spread(node, &value)),
+            None => {
+                let question = fill::prompt(question, &node.inputs, &run.memory);
+                Outcome::Asks { question, call: None, about: About::Input, expires: EXPIRES }
+            }
         })
     }
 
@@ -139,7 +178,10 @@ impl Engine {
             Ok((answer, used)) => {
                 let named = answer.calls.iter().filter_map(|call| call.arguments.get("edges")?.as_array()).flatten();
                 let known = |id: &&str| edges.iter().any(|(edge, _)| edge.id == **id);
-                let choice: Choice = named.filter_map(Value::as_str).filter(known).map(str::to_owned).collect();
+                let most =
+                    if run.agent.nodes.get(&run.branch.node).is_some_and(|node| node.one_way) { 1 } else { usize::MAX };
+                let named = named.filter_map(Value::as_str).filter(known).take(most);
+                let choice: Choice = named.map(str::to_owned).collect();
                 let decided = What::Decided { edges: choice.iter().cloned().collect(), usage: answer.usage };
                 self.note(run, vec![decided], used).await?;
                 Ok((Outcome::Success(outputs), choice))
@@ -162,6 +204,10 @@ fn ballot(run: &Run<'_>, outputs: &Map<String, Value>, edges: &[(&Edge, &str)]) 
         "required": ["edges"],
     });
     (text, Tool { name: "follow".to_owned(), description: "Names the edges to follow.".to_owned(), schema })
+}
+
+fn keys(node: &Node) -> Vec<String> {
+    node.outputs.iter().map(|output| output.key.clone()).collect()
 }
 
 /// Picks the declared keys; one that is missing fails the node unless it may be null.

@@ -17,14 +17,17 @@ const PAGE: usize = 200;
 /// Orders that wait for an execution under way.
 pub(super) const ORDERS: usize = 16;
 
-/// Tells who answered whether the answer was taken.
+/// Tells who ordered whether it was done. One that is dropped was not heard: what it was meant for rests or has ended.
 pub(super) type Teller = oneshot::Sender<Result<(), Unanswered>>;
 
 /// What is asked of an execution under way.
 #[derive(Debug)]
 pub(super) enum Order {
     /// To end it.
-    Cancel,
+    Cancel {
+        /// Told once that is on disk.
+        told: Teller,
+    },
     /// To take a person's answer.
     Answer {
         /// The branch that asked, if it is named.
@@ -69,8 +72,9 @@ impl Engine {
         loop {
             match self.find(id)? {
                 Found::Runs(orders) => {
+                    let (told, done) = oneshot::channel();
                     // An execution that rests or ends just now is looked for again.
-                    if orders.send(Order::Cancel).await.is_ok() {
+                    if orders.send(Order::Cancel { told }).await.is_ok() && done.await.is_ok() {
                         return Ok(());
                     }
                 }

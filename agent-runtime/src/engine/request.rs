@@ -28,7 +28,15 @@ pub(super) struct Client {
 
 impl Default for Client {
     fn default() -> Self {
-        let connector = HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().build();
+        let connector = HttpsConnectorBuilder::new();
+        let connector = match tls() {
+            Ok(config) => connector.with_tls_config(config),
+            Err(reason) => {
+                tracing::error!(reason, "requests over https trust the roots that browsers ship only");
+                connector.with_webpki_roots()
+            }
+        };
+        let connector = connector.https_or_http().enable_http1().build();
         let http = Hyper::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
         Self { http }
     }

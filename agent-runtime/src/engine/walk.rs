@@ -25,6 +25,9 @@ use crate::store::{Commit, Error, Execution, State, Used, What, day_key, executi
 /// With nothing to wait for.
 const LONG: Duration = Duration::from_secs(30);
 
+/// Of the seconds of a day, so many are reserved at once.
+const PAID_AT_ONCE: Duration = Duration::from_secs(1);
+
 /// Why an execution does not go on now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Walked {
@@ -72,15 +75,16 @@ impl Engine {
         permit: &ExecutionPermit,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<Walked, Error> {
-        let began = std::time::Instant::now();
         let agent = self.definition_of(execution);
         self.count_progress(execution)?;
         let tokens = AtomicI64::new(self.store.usage(&execution_key(&execution.id))?);
         let mut planned = plan::take_up(execution, agent.as_deref(), Timestamp::now());
         if let (false, Some(agent)) = (execution.state.is_terminal(), &agent)
-            && let Some(reason) = self.over_daily_limit(agent)?
+            && agent.limits.seconds_per_day > 0
+            && self.store.usage(&day_key("millis", Timestamp::now()))?
+                >= agent.limits.seconds_per_day.saturating_mul(1000)
         {
-            let over = plan::give_up(execution, "limit", reason, Timestamp::now());
+            let over = plan::give_up(execution, "limit", day_is_over(agent), Timestamp::now());
             planned.entries.extend(over.entries);
         }
         if !self.keep(execution, planned, &tokens, Vec::new()).await? {
@@ -89,10 +93,12 @@ impl Engine {
         let Some(agent) = agent.filter(|_| !execution.state.is_terminal()) else { return Ok(Walked::Ended) };
         let id = execution.id.clone();
         let walk = Walk { engine: self, agent: Arc::clone(&agent), id: &id, permit, tokens: &tokens };
-        let kept = walk.branches(execution, orders).await?;
+        let mut paid = std::time::Instant::now();
+        let kept = walk.branches(execution, orders, &mut paid).await?;
         if agent.limits.seconds_per_day > 0 {
-            let seconds = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
-            let used = Used { key: day_key("seconds", Timestamp::now()), amount: seconds };
+            let left = paid.saturating_duration_since(std::time::Instant::now());
+            let left = i64::try_from(left.as_millis()).unwrap_or(0);
+            let used = Used { key: day_key("millis", Timestamp::now()), amount: -left };
             self.store.append(id.clone(), Vec::new(), vec![used]).await?;
         }
         if !kept || execution.state.is_terminal() {
@@ -116,16 +122,6 @@ impl Engine {
         Ok(())
     }
 
-    fn over_daily_limit(&self, agent: &Agent) -> Result<Option<String>, Error> {
-        let now = Timestamp::now();
-        for (what, limit) in [("steps", agent.limits.steps_per_day), ("seconds", agent.limits.seconds_per_day)] {
-            if limit > 0 && self.store.usage(&day_key(what, now))? >= limit {
-                return Ok(Some(format!("graph.limits.{what}_per_day of {limit} is used up")));
-            }
-        }
-        Ok(None)
-    }
-
     /// Commits an execution as it is, with what happened. False if it had ended before.
     pub(super) async fn keep(
         &self,
@@ -147,6 +143,10 @@ impl Engine {
     }
 }
 
+fn day_is_over(agent: &Agent) -> String {
+    format!("graph.limits.seconds_per_day of {} is used up", agent.limits.seconds_per_day)
+}
+
 /// One execution under way.
 struct Walk<'a> {
     engine: &'a Engine,
@@ -158,7 +158,12 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Runs branches side by side until none can go on. False if the execution had ended before.
-    async fn branches(&self, execution: &mut Execution, orders: &mut mpsc::Receiver<Order>) -> Result<bool, Error> {
+    async fn branches(
+        &self,
+        execution: &mut Execution,
+        orders: &mut mpsc::Receiver<Order>,
+        paid: &mut std::time::Instant,
+    ) -> Result<bool, Error> {
         let mut running: Running<'_> = FuturesUnordered::new();
         let mut busy: BTreeSet<String> = BTreeSet::new();
         let mut interrupted = false;
@@ -167,6 +172,10 @@ impl<'a> Walk<'a> {
             // First, so that nothing begins that has no time left.
             if let Some(over) = self.deadline(execution).filter(|over| over.at <= Timestamp::now()) {
                 let planned = plan::give_up(execution, over.kind, over.reason, Timestamp::now());
+                return self.commit(execution, planned, &mut running).await;
+            }
+            if execution.state == State::Running && !self.pay(paid).await? {
+                let planned = plan::give_up(execution, "limit", day_is_over(&self.agent), Timestamp::now());
                 return self.commit(execution, planned, &mut running).await;
             }
             if open && execution.due().is_some_and(|due| due <= Timestamp::now()) {
@@ -205,7 +214,7 @@ impl<'a> Walk<'a> {
                     told = teller;
                     planned
                 }
-                () = self.due(execution, open) => continue,
+                () = self.due(execution, open, *paid) => continue,
             };
             if !self.commit(execution, planned, &mut running).await? {
                 return Ok(false);
@@ -218,6 +227,20 @@ impl<'a> Walk<'a> {
         if execution.state == State::Cancelling {
             let planned = plan::cancel(execution, false, Timestamp::now());
             return self.engine.keep(execution, planned, self.tokens, Vec::new()).await;
+        }
+        Ok(true)
+    }
+
+    /// Reserves the next seconds of the day before they are used. False when there are none left.
+    async fn pay(&self, paid: &mut std::time::Instant) -> Result<bool, Error> {
+        let limit = self.agent.limits.seconds_per_day;
+        while limit > 0 && *paid <= std::time::Instant::now() {
+            let amount = i64::try_from(PAID_AT_ONCE.as_millis()).unwrap_or(i64::MAX);
+            let used = Used { key: day_key("millis", Timestamp::now()), amount };
+            if self.engine.store.reserve(vec![(used, limit.saturating_mul(1000))]).await?.is_some() {
+                return Ok(false);
+            }
+            *paid += PAID_AT_ONCE;
         }
         Ok(true)
     }
@@ -237,9 +260,9 @@ impl<'a> Walk<'a> {
     /// Obeys an order. Who is to be told is told once what was planned is on disk.
     fn obey(&self, order: Order, execution: &mut Execution) -> (Planned, Option<Teller>) {
         match order {
-            Order::Cancel => {
+            Order::Cancel { told } => {
                 self.permit.abort();
-                (plan::cancel(execution, true, Timestamp::now()), None)
+                (plan::cancel(execution, true, Timestamp::now()), Some(told))
             }
             Order::Answer { branch, value, told } => {
                 match plan::answer(&self.agent, execution, branch.as_deref(), &value, Timestamp::now()) {
@@ -263,13 +286,15 @@ impl<'a> Walk<'a> {
         plan::deadline(&self.agent, entry, execution)
     }
 
-    /// Returns at the execution's deadline, or when a branch of it is due.
-    async fn due(&self, execution: &Execution, open: bool) {
+    /// Returns at the execution's deadline, when a branch of it is due, or when the day's seconds are to be paid on.
+    async fn due(&self, execution: &Execution, open: bool, paid: std::time::Instant) {
         let now = Timestamp::now();
         let left = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO);
         let due = execution.due().filter(|_| open).map(left);
         let until = self.deadline(execution).map(|deadline| left(deadline.at));
-        tokio::time::sleep([due, until].into_iter().flatten().min().unwrap_or(LONG).min(LONG)).await;
+        let paid = (self.agent.limits.seconds_per_day > 0)
+            .then(|| paid.saturating_duration_since(std::time::Instant::now()) + Duration::from_millis(1));
+        tokio::time::sleep([due, until, paid].into_iter().flatten().min().unwrap_or(LONG).min(LONG)).await;
     }
 
     /// Commits. An end is not shown before the last effect has ended.
@@ -286,7 +311,9 @@ impl<'a> Walk<'a> {
         let settled =
             planned.entries.iter().filter(|entry| matches!(entry.what, What::Succeeded { .. } | What::Failed { .. }));
         let steps = i64::try_from(settled.count()).unwrap_or(i64::MAX);
-        let used = (steps > 0).then(|| Used { key: day_key("steps", Timestamp::now()), amount: steps });
+        // Where there is a limit, they were counted before they were taken.
+        let counts = steps > 0 && self.agent.limits.steps_per_day == 0;
+        let used = counts.then(|| Used { key: day_key("steps", Timestamp::now()), amount: steps });
         self.engine.keep(execution, planned, self.tokens, used.into_iter().collect()).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 
 use super::App;
 use super::executions::{engine, key, memory, taking, trigger_once, unknown};
+use super::extract::Path;
 use super::problem::Refusal;
 use crate::engine::Engine;
 use crate::store::{Entry, What};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lifecycle::wire::Problem;
@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, ToSchema};
 
 use super::App;
+use super::extract::{Path, Query};
 use super::problem::Refusal;
 use crate::control::Admission;
 use crate::engine::{Disobeyed, Engine, Happened, Refused};

@@ -3,6 +3,7 @@
 mod access;
 mod events;
 mod executions;
+mod extract;
 mod openapi;
 mod problem;
 pub mod signature;
@@ -40,8 +41,10 @@ pub use openapi::document;
 const MAX_BODY: usize = 1024 * 1024;
 /// A request's head, and then its body, must come within this.
 const READ_WITHIN: Duration = Duration::from_secs(10);
-/// Connections at once; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 4096;
+/// A client that takes nothing of its answer for this long is gone.
+const TAKEN_WITHIN: Duration = READ_WITHIN;
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
 
 /// What every handler needs.
 #[derive(Clone, Debug)]
@@ -58,6 +61,7 @@ pub struct Server {
     listener: TcpListener,
     router: Router,
     leaving: Arc<AtomicBool>,
+    connections: Arc<Semaphore>,
 }
 
 /// Tells a server to end.
@@ -81,9 +85,11 @@ impl Server {
     pub async fn bind(address: SocketAddr, controller: Arc<Controller>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let leaving = Arc::new(AtomicBool::new(false));
+        // More wait in the kernel's backlog.
+        let connections = Arc::new(Semaphore::new(controller.config().max_connections));
         let app = App { controller, leaving: Arc::clone(&leaving), rates: webhooks::Rates::default() };
         let router = router(app);
-        Ok(Self { listener, router, leaving })
+        Ok(Self { listener, router, leaving, connections })
     }
 
     /// The address that it listens on.
@@ -103,7 +109,7 @@ impl Server {
     /// Serves until `stop`, then lets answers under way finish, for at most `patience`.
     pub async fn run(self, stop: CancellationToken, patience: Duration) {
         let graceful = GracefulShutdown::new();
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = self.connections;
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&self.listener, &connections) => accepted,
@@ -122,6 +128,7 @@ impl Server {
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(READ_WITHIN)
+                .max_header_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(stream), service);
             let connection = graceful.watch(connection);
             tokio::spawn(async move {
@@ -145,6 +152,8 @@ async fn accept(
     let permit = Arc::clone(connections).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
+    let patience = u32::try_from(TAKEN_WITHIN.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, patience)?;
     Ok((stream, permit))
 }
 

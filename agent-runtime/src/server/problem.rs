@@ -5,6 +5,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lifecycle::wire::{Problem, Status};
 
+/// Seconds after which the store may be asked again.
+const STORE_SECONDS: u32 = 5;
+
 /// An error that answers itself.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -33,7 +36,7 @@ impl Refusal {
 
     /// The store failed.
     pub(super) fn storage(error: &dyn std::fmt::Display) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string())
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string()).retry_after(STORE_SECONDS)
     }
 
     pub(super) fn with_status(mut self, status: Status) -> Self {

@@ -6,7 +6,7 @@ use redb::{Database, ReadableDatabase as _, TableDefinition};
 pub(super) const EXECUTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("executions");
 /// What happened in an execution, as JSON, by its id and a number from 1.
 pub(super) const JOURNAL: TableDefinition<'_, (&str, u64), &[u8]> = TableDefinition::new("journal");
-/// What was used of a limit: `tokens`, `steps` or `seconds` and the day, or the execution.
+/// What was used of a limit: `tokens`, `steps` or `millis` and the day, or the execution.
 pub(super) const USAGE: TableDefinition<'_, &str, i64> = TableDefinition::new("usage");
 /// Ids of executions that have not ended.
 pub(super) const LIVE: TableDefinition<'_, &str, ()> = TableDefinition::new("live");

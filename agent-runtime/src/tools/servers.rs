@@ -68,10 +68,22 @@ impl Servers {
         if let Some(inner) = value.get_mut("mcpServers") {
             value = inner.take();
         }
+        let mut all = Self::default();
+        if let Some(entries) = value.as_object_mut() {
+            entries.retain(|name, entry| {
+                let remark = name.starts_with('_') && !entry.is_object();
+                if remark {
+                    all.warnings.push(format!("{file}: {name} is not used by this version"));
+                }
+                !remark
+            });
+        }
+        if let Some(list) = value.get_mut("servers").and_then(Value::as_array_mut) {
+            value = named(std::mem::take(list)).map_err(error)?;
+        }
         let shapes: BTreeMap<String, Shape> =
             serde_json::from_value(value).map_err(|fault| error(fault.to_string()))?;
         let folder = Path::new(file).parent().unwrap_or(Path::new("."));
-        let mut all = Self::default();
         for (name, shape) in shapes {
             let unknown = shape.rest.keys().map(|key| format!("{file}: {name}.{key} is not used by this version"));
             all.warnings.extend(unknown);
@@ -91,6 +103,18 @@ impl Servers {
     pub(super) fn into_servers(self) -> impl Iterator<Item = Server> {
         self.servers.into_iter()
     }
+}
+
+/// The older form of the file is a list whose entries bear their names.
+fn named(list: Vec<Value>) -> Result<Value, String> {
+    let entry = |(i, mut entry): (usize, Value)| {
+        let name = entry.as_object_mut().and_then(|fields| fields.remove("name"));
+        match name.as_ref().and_then(Value::as_str) {
+            Some(name) => Ok((name.to_owned(), entry)),
+            None => Err(format!("servers[{i}] has no name")),
+        }
+    };
+    list.into_iter().enumerate().map(entry).collect::<Result<serde_json::Map<_, _>, _>>().map(Value::Object)
 }
 
 fn reach(shape: Shape, folder: &Path) -> Result<Reach, String> {
@@ -118,6 +142,9 @@ fn reach(shape: Shape, folder: &Path) -> Result<Reach, String> {
                 url: url.ok_or("http needs a url that begins with http:// or https://")?,
                 headers: headers.collect::<Result<_, String>>()?,
             })
+        }
+        "sse" => {
+            Err("sse is the transport that streamable HTTP replaced: give http and the address of that".to_owned())
         }
         other => Err(format!("transport is stdio or http, not {other:?}")),
     }
@@ -149,6 +176,10 @@ mod tests {
         }"#;
         let servers = Servers::parse("/agents/mcp_servers.json", text).unwrap();
         assert_eq!(servers.warnings(), ["/agents/mcp_servers.json: local.description is not used by this version"]);
+        let listed = r#"{"_note": "x", "servers": [{"name": "local", "command": "uv"}]}"#;
+        let listed = Servers::parse("f", listed).unwrap();
+        assert_eq!(listed.warnings(), ["f: _note is not used by this version"]);
+        assert_eq!(listed.into_servers().map(|server| server.name().to_owned()).collect::<Vec<_>>(), ["local"]);
         let wrapped = format!("{{\"mcpServers\": {text}}}");
         assert_eq!(Servers::parse("f", &wrapped).unwrap().into_servers().count(), 2);
         assert!(Servers::load(Path::new("/none/mcp_servers.json")).unwrap().is_none());
@@ -161,6 +192,8 @@ mod tests {
             ("{", "line 1"),
             (r#"{"s": {"transport": "pigeon"}}"#, "pigeon"),
             (r#"{"s": {"transport": "stdio"}}"#, "command"),
+            (r#"{"s": {"transport": "sse", "url": "http://x"}}"#, "streamable HTTP"),
+            (r#"{"servers": [{"command": "x"}]}"#, "servers[0]"),
             (r#"{"s": {"url": "tools"}}"#, "url"),
             (r#"{"s": {"command": "x", "env": {"A": "${NOT_SET_ANYWHERE}"}}}"#, "NOT_SET_ANYWHERE"),
             (r#"{"s": {"url": "http://x", "headers": {"a b": "c"}}}"#, "a b"),

@@ -78,7 +78,7 @@ graph:
   entry_points: {slow: a}
   nodes:
     - {id: a, node_type: exec, command: [/bin/sh, -c, "echo >> started"]}
-    - {id: b, node_type: wait, seconds: 1}
+    - {id: b, node_type: wait, seconds: 4}
     - {id: c, node_type: exec, max_retries: 1, command: [/bin/sh, -c, "echo >> tries; test $(wc -l < tries) -gt 1"]}
     - {id: d, node_type: exec, max_retries: 0, command: [/bin/sh, -c, "exit 3"]}
     - {id: e, node_type: exec, command: [/bin/sh, -c, "echo >> done"]}

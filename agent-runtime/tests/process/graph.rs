@@ -124,8 +124,30 @@ async fn cancel_ends_the_program_first_and_works_while_paused() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_comes_as_an_execution_goes_to_rest_is_not_lost() {
+    let text = r#"
+graph:
+  async_entry_points: [{id: slow, entry_node: a, max_concurrent: 50}]
+  nodes:
+    - {id: a, node_type: exec, command: [/bin/true]}
+    - {id: b, node_type: wait, seconds: 3600}
+  edges: [{source: a, target: b}]
+"#;
+    let (_home, runtime) = started(text).await;
+    let runtime = &runtime;
+    let each = (0..60u64).map(|n| async move {
+        let id = runtime.trigger().await;
+        // Not a synchronisation: the moment is meant to be any, around the end of the first node.
+        tokio::time::sleep(std::time::Duration::from_micros(n * 300)).await;
+        assert_eq!(runtime.post(&format!("/api/v1/executions/{id}/cancel"), &[], "").await.0, 202);
+        until(runtime, &id, "cancelled").await;
+    });
+    futures::future::join_all(each).await;
+}
+
+#[tokio::test]
 async fn bulk_cancel_takes_what_fits_and_leaves_the_rest() {
-    let home = Home::new(&format!("{}{}", crate::process::agent(30.0), "")).with("HIVE_WHILE_PAUSED", "queue");
+    let home = Home::new(&crate::process::held()).with("HIVE_WHILE_PAUSED", "queue");
     let runtime = home.start().await;
     runtime.reach(State::Running).await;
     runtime.ask(Verb::Pause).await;

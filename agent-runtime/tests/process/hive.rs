@@ -245,3 +245,105 @@ async fn tokens_have_limits_of_an_execution_and_of_a_day() {
         assert!((15..=100).contains(&used), "used {used}");
     }
 }
+
+/// The shape that older exporters wrote: every key of a node, with the words of then.
+fn older() -> String {
+    let node = |own: Value| {
+        let mut node = json!({
+            "name": "", "description": "", "input_keys": [], "output_keys": [], "nullable_output_keys": [],
+            "input_schema": {}, "output_schema": {}, "system_prompt": null, "tools": [], "model": null,
+            "function": null, "routes": {}, "max_retries": 3, "retry_on": [], "max_node_visits": 1,
+            "output_model": null, "max_validation_retries": 2, "client_facing": false,
+        });
+        node.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+        node
+    };
+    let edge = |source: &str, target: &str, condition: &str| {
+        json!({
+            "id": format!("{source}_to_{target}"), "source": source, "target": target, "condition": condition,
+            "condition_expr": null, "priority": 0, "input_mapping": {}, "description": "",
+        })
+    };
+    json!({
+        "agent": {"id": "letters", "name": "Letters", "version": "1.0.0", "author": "somebody"},
+        "graph": {
+            "id": "letters-graph", "goal_id": "letters", "version": "1.0.0", "entry_node": "read", "entry_points": {},
+            "terminal_nodes": ["send", "decline"], "pause_nodes": [], "created_by": "builder", "memory_keys": [],
+            "max_steps": 20, "max_retries_per_node": 3,
+            "async_entry_points": [{
+                "id": "inbox", "name": "Inbox", "entry_node": "read", "trigger_type": "event", "priority": 0,
+                "trigger_config": {"event_types": ["letter"]}, "isolation_level": "shared", "max_concurrent": 10,
+            }],
+            "nodes": [
+                node(json!({"id": "read", "node_type": "llm_generate", "input_keys": ["letter"],
+                    "output_keys": ["summary"], "system_prompt": "Sum up {letter} as {\"summary\": ..}."})),
+                node(json!({"id": "choose", "node_type": "router", "system_prompt": "Is it for us?",
+                    "routes": {"ours": "person", "not_ours": "decline"}})),
+                node(json!({"id": "person", "node_type": "human_input", "input_keys": ["summary"],
+                    "output_keys": ["reply"], "system_prompt": "What do we say about {summary}?"})),
+                node(json!({"id": "send", "node_type": "llm_tool_use", "input_keys": ["reply"],
+                    "output_keys": ["sent"], "tools": ["save_data", "set_output"]})),
+                node(json!({"id": "decline", "node_type": "llm_generate", "output_keys": ["sent"]})),
+            ],
+            "edges": [
+                edge("read", "choose", "on_success"), edge("choose", "person", "on_success"),
+                edge("choose", "decline", "on_failure"), edge("person", "send", "on_success"),
+            ],
+        },
+        "goal": {"id": "letters", "name": "Letters", "description": "", "success_criteria": [], "constraints": []},
+        "required_tools": ["save_data"], "metadata": {"created_at": "", "node_count": 5, "edge_count": 4},
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn an_export_with_the_older_words_runs_to_its_end() {
+    let model = LlmServer::start(|body, _| {
+        let follows = body["tools"].as_array().is_some_and(|all| all.iter().any(|t| t["function"]["name"] == "follow"));
+        // A router takes one way, whatever the model says besides.
+        if follows { Reply::call("follow", json!({"edges": ["choose-ours", "choose-not_ours"]})) } else { work(body) }
+    })
+    .await;
+    let home = Home::new("graph: {nodes: []}").file("agent.json").with("HIVE_LLM_BASE_URL", &model.url());
+    std::fs::write(home.path("agent.json"), older()).unwrap();
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    assert_eq!(runtime.status().await.entry_points, ["inbox", "main"]);
+    let path = "/api/v1/entry-points/main/trigger";
+    let (_, begun) = runtime.post(path, &[], r#"{"letter": "letter 7"}"#).await;
+    let id = begun["execution"].as_str().unwrap().to_owned();
+    let asked = until(&runtime, &id, "waiting").await;
+    assert_eq!(asked["branches"]["main"]["question"], "What do we say about the summary?", "{asked}");
+    // The answer survives a crash as any other step.
+    let input = format!("/api/v1/executions/{id}/input");
+    assert_eq!(runtime.post(&input, &[], r#"{"value": "yes"}"#).await.0, 202);
+    runtime.kill().await;
+    let runtime = home.start().await;
+    let ended = until(&runtime, &id, "succeeded").await;
+    assert_eq!((&ended["memory"]["reply"], &ended["memory"]["sent"]), (&json!("yes"), &json!("the sent")), "{ended}");
+    assert_eq!(ended["visits"]["decline"], Value::Null);
+    let requests = model.requests.lock().unwrap();
+    assert!(requests[0].1["messages"].to_string().contains("Sum up letter 7 as {"), "{}", requests[0].1);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_graph_asks_once_and_goes_on_at_its_resume_entry_point() {
+    let agent = r#"
+graph:
+  entry_node: ask
+  entry_points: {start: ask, ask_resume: after}
+  pause_nodes: [ask]
+  nodes:
+    - {id: ask, node_type: human_input, system_prompt: How many?, output_keys: [count]}
+    - {id: after, node_type: exec, command: [/bin/sh, -c, "echo {{count}} >> done"]}
+"#;
+    let home = Home::new(agent);
+    let runtime = home.start().await;
+    runtime.reach(State::Running).await;
+    let (_, begun) = runtime.post("/api/v1/entry-points/start/trigger", &[], "{}").await;
+    let id = begun["execution"].as_str().unwrap().to_owned();
+    until(&runtime, &id, "waiting").await;
+    assert_eq!(runtime.post(&format!("/api/v1/executions/{id}/input"), &[], r#"{"value": 7}"#).await.0, 202);
+    until(&runtime, &id, "succeeded").await;
+    assert_eq!(home.lines("done"), ["7"]);
+}

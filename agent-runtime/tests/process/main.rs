@@ -9,17 +9,21 @@
 )]
 
 mod boot;
+mod clients;
 mod contract;
 mod docs;
 mod durability;
 mod graph;
 mod hive;
 mod input;
+mod limits;
 mod llm;
 mod llm_server;
 mod process;
 mod shutdown;
 mod signed;
+mod timers;
 mod tools;
 mod torture;
+mod verbs;
 mod webhook;

@@ -46,6 +46,19 @@ graph:
     )
 }
 
+/// As [`agent`] without its timer, and `slow` goes on until the test lets it go: whatever the machine is
+/// busy with, it is in flight until then.
+pub(crate) fn held() -> String {
+    r#"
+graph:
+  async_entry_points:
+    - {id: slow, entry_node: work, trigger_type: api, max_concurrent: 4, max_queued: 20}
+  nodes:
+    - {id: work, node_type: exec, command: [/bin/sh, -c, "echo $HIVE_IDEMPOTENCY_KEY >> started; while [ ! -e go ] && [ -e started ]; do sleep 0.02; done; echo $HIVE_EXECUTION_ID >> done"], max_retries: 0}
+"#
+    .to_owned()
+}
+
 impl Home {
     pub(crate) fn new(agent: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -122,6 +135,11 @@ impl Home {
     pub(crate) fn lines(&self, file: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.folder.path().join(file)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
+    }
+
+    /// Lets the work of [`held`] come to its end.
+    pub(crate) fn let_go(&self) {
+        std::fs::write(self.path("go"), "").unwrap();
     }
 
     pub(crate) fn path(&self, file: &str) -> PathBuf {
@@ -206,6 +224,14 @@ impl Runtime {
 
     /// One exchange over a connection of its own, so that no client library hides anything.
     pub(crate) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
+        let answer = self.exchange(method, path, headers, body).await;
+        let code = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (code, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+    }
+
+    /// The whole answer, head and body.
+    pub(crate) async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
@@ -215,10 +241,7 @@ impl Runtime {
         let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes()).await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let code = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (code, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+        String::from_utf8_lossy(&answer).into_owned()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

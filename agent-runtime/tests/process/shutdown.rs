@@ -6,11 +6,11 @@ use lifecycle::State;
 use rustix::process::Signal;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::process::{Home, agent, eventually};
+use crate::process::{Home, agent, eventually, held};
 
 #[tokio::test]
 async fn work_in_flight_and_work_accepted_on_the_way_out_is_finished() {
-    let home = Home::new(&agent(0.5));
+    let home = Home::new(&held());
     let mut runtime = home.start().await;
     runtime.reach(State::Running).await;
     let first = runtime.work(&home).await;
@@ -19,6 +19,7 @@ async fn work_in_flight_and_work_accepted_on_the_way_out_is_finished() {
     assert_eq!(runtime.get("/health/live").await.0, 200);
     // Clients that have not heard of it yet are served.
     let second = runtime.trigger().await;
+    home.let_go();
     assert_eq!(runtime.exit_code().await, Some(0));
     let mut done = home.lines("done");
     done.sort();
@@ -27,7 +28,7 @@ async fn work_in_flight_and_work_accepted_on_the_way_out_is_finished() {
 
 #[tokio::test]
 async fn what_takes_too_long_is_interrupted_and_goes_on_in_the_next_process() {
-    let home = Home::new(&agent(8.0));
+    let home = Home::new(&held());
     let mut runtime = home.start().await;
     runtime.reach(State::Running).await;
     let id = runtime.work(&home).await;
@@ -42,7 +43,7 @@ async fn what_takes_too_long_is_interrupted_and_goes_on_in_the_next_process() {
 
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
-    let home = Home::new(&agent(8.0));
+    let home = Home::new(&held());
     let mut runtime = home.start().await;
     runtime.reach(State::Running).await;
     runtime.work(&home).await;

@@ -11,7 +11,13 @@ use crate::definition::{Condition, Edge, Node};
 pub(super) fn resolve(graph: &Graph, nodes: &mut BTreeMap<String, Node>, faults: &mut Faults<'_>) {
     let known = |id: &str| graph.nodes.iter().any(|node| node.id == id);
     let mut drawn: Vec<(i32, &str, Edge)> = Vec::new();
+    routes(graph, &mut drawn, faults);
     for (i, shape) in graph.edges.iter().enumerate() {
+        // An export draws a router's routes as edges too.
+        if graph.nodes.iter().any(|node| node.id == shape.source && node.routes.values().any(|to| *to == shape.target))
+        {
+            continue;
+        }
         let path = format!("graph.edges[{i}]");
         for (field, id) in [("source", &shape.source), ("target", &shape.target)] {
             if !known(id) {
@@ -28,6 +34,22 @@ pub(super) fn resolve(graph: &Graph, nodes: &mut BTreeMap<String, Node>, faults:
     for (_, source, edge) in drawn {
         if let Some(node) = nodes.get_mut(source) {
             node.edges.push(edge);
+        }
+    }
+}
+
+/// A router's routes are edges of which the model chooses one.
+fn routes<'a>(graph: &'a Graph, drawn: &mut Vec<(i32, &'a str, Edge)>, faults: &mut Faults<'_>) {
+    for (i, node) in graph.nodes.iter().enumerate() {
+        for (route, target) in &node.routes {
+            if graph.nodes.iter().all(|other| other.id != *target) {
+                faults.add(format!("graph.nodes[{i}].routes"), target, format!("there is no node {target:?}"));
+            }
+            let said = node.system_prompt.as_deref().unwrap_or_default();
+            let condition = Condition::Model(format!("{route:?} is the one route to take. {said}").trim().to_owned());
+            let id = format!("{}-{route}", node.id);
+            let edge = Edge { id, condition, priority: 0, target: target.clone(), mapping: BTreeMap::new() };
+            drawn.push((0, &node.id, edge));
         }
     }
 }

@@ -42,12 +42,12 @@ pub(super) fn resolve(graph: &Graph, faults: &mut Faults<'_>) -> BTreeMap<String
         }
     }
     let none = all.is_empty() && graph.async_entry_points.is_empty();
-    match graph.entry_node.as_deref().or(graph.nodes.first().map(|node| node.id.as_str())) {
-        Some(node) if none => {
-            check("graph.entry_node", node, node, graph, faults);
-            all.insert("main".to_owned(), api(node));
-        }
-        Some(_) | None => {}
+    let first = graph.nodes.first().map(|node| node.id.as_str()).filter(|_| none);
+    // An agent whose entry node has no name is begun by hand there, beside what else begins it.
+    let unnamed = graph.entry_node.as_deref().filter(|_| graph.entry_points.keys().all(|id| resumes(id).is_some()));
+    if let Some(node) = unnamed.or(first) {
+        check("graph.entry_node", node, node, graph, faults);
+        all.entry("main".to_owned()).or_insert_with(|| api(node));
     }
     all
 }
@@ -73,9 +73,10 @@ fn check(path: &str, id: &str, node: &str, graph: &Graph, faults: &mut Faults<'_
 }
 
 fn entry_point(path: &str, shape: &AsyncEntryPoint, faults: &mut Faults<'_>) -> Option<EntryPoint> {
-    if let Some(level) = shape.isolation_level.as_deref().filter(|level| *level != "isolated") {
+    // Hive writes shared when nothing was chosen, so that is warned about and not refused.
+    if let Some(level) = shape.isolation_level.as_deref().filter(|level| !matches!(*level, "isolated" | "shared")) {
         let reason = match level {
-            "shared" | "synchronized" => format!(
+            "synchronized" => format!(
                 "{level} memory between executions would make a repetition after a crash depend on what others \
                  wrote meanwhile: write isolated, and keep what is shared behind a tool"
             ),

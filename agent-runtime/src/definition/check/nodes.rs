@@ -13,6 +13,8 @@ use crate::definition::{EventLoop, Exec, Node, NodeKind, Output, Request};
 const MAX_TIMEOUT_SECONDS: f64 = 86_400.0;
 /// The longest wait of a wait node: a year.
 const MAX_WAIT_SECONDS: f64 = 31_536_000.0;
+/// Tools that the runtime gives to every node that may have them.
+const OWN_TOOLS: &[&str] = &["set_output", "ask_user"];
 /// Tokens of one answer, when the graph does not say.
 const MAX_TOKENS: u32 = 4096;
 
@@ -60,6 +62,7 @@ fn node(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<'_>) -
         once,
         emits: shape.emits.clone(),
         pauses: graph.pause_nodes.contains(&shape.id),
+        one_way: !shape.routes.is_empty(),
         edges: Vec::new(),
     })
 }
@@ -84,14 +87,35 @@ fn kind(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<'_>) -
             let seconds = shape.seconds.unwrap_or(-1.0);
             duration(&format!("{path}.seconds"), &shape.id, seconds, MAX_WAIT_SECONDS, faults).map(NodeKind::Wait)
         }
-        "event_loop" => event_loop(path, shape, graph, faults),
+        // The last two are older words for the same.
+        "event_loop" | "llm_tool_use" | "llm_generate" => event_loop(path, shape, graph, faults),
+        "router" => Some(NodeKind::Pass),
+        // Where the graph pauses anyway, a person is asked once and not twice.
+        "human_input" if graph.pause_nodes.contains(&shape.id) => Some(NodeKind::Pass),
+        "human_input" => {
+            let said = shape.system_prompt.iter().chain(&shape.description).find(|text| !text.trim().is_empty());
+            Some(NodeKind::Ask(said.cloned().unwrap_or_else(|| shape.id.clone())))
+        }
         other => {
-            let reason = format!("a node's type is event_loop, exec, http or wait, not {other:?}");
+            let reason = unknown(other);
             faults.add(format!("{path}.node_type"), &shape.id, reason);
             None
         }
     };
     kind.filter(|_| faults.found.len() == before)
+}
+
+/// What to do about a type that is not run here.
+fn unknown(word: &str) -> String {
+    match word {
+        "function" => "a function is Python code, which an export does not hold: make it an exec node whose command \
+                       runs that code"
+            .to_owned(),
+        "gcu" => "a gcu node drives Hive's own browser: make it an event_loop, and name the tools of an MCP server \
+                  that drives one"
+            .to_owned(),
+        other => format!("a node's type is event_loop, exec, http, wait, router or human_input, not {other:?}"),
+    }
 }
 
 fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<'_>) -> Option<NodeKind> {
@@ -102,6 +126,13 @@ fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<
         let reason = "an event_loop goes on after its last journalled step, so effects: once means nothing here";
         faults.add(format!("{path}.effects"), &shape.id, reason);
     }
+    if !shape.sub_agents.is_empty() {
+        let reason = "a node has no agents below it here: draw them as nodes, with edges to them";
+        faults.add(format!("{path}.sub_agents"), &shape.id, reason);
+    }
+    // Hive lets a node name the runtime's own tools as well.
+    let own = |tool: &&String| !OWN_TOOLS.contains(&tool.as_str());
+    let asks = shape.client_facing || shape.tools.iter().any(|tool| tool == "ask_user");
     let criteria = match &shape.success_criteria {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Null) | None => String::new(),
@@ -110,9 +141,9 @@ fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<
     Some(NodeKind::Loop(Box::new(EventLoop {
         prompt: shape.system_prompt.clone().unwrap_or_default(),
         success_criteria: criteria,
-        tools: shape.tools.clone(),
+        tools: shape.tools.iter().filter(own).cloned().collect(),
         model: shape.model.clone().or_else(|| graph.default_model.clone()).filter(|model| !model.is_empty()),
-        client_facing: shape.client_facing,
+        client_facing: asks,
         max_iterations: graph.loop_config.max_iterations,
         stall_after: graph.loop_config.stall_detection_threshold,
         max_reminders: shape.max_validation_retries,

@@ -79,7 +79,7 @@ impl Engine {
         toolbox: &Toolbox,
     ) -> Result<Result<Vec<Entry>, Outcome>, Error> {
         let Some(_held) = run.permit.step(&run.branch.node) else { return Ok(Err(Outcome::Interrupted)) };
-        let system = prompt::system(&run.agent.identity, node, event_loop);
+        let system = prompt::system(&run.agent.identity, node, event_loop, &run.memory);
         let tools = prompt::tools(node, event_loop, toolbox);
         let key = run.key(&talk.step.to_string());
         let request = llm::Request {

@@ -9,8 +9,8 @@ use crate::llm::Tool;
 use crate::tools::Toolbox;
 
 /// The system prompt: who it is, what the node wants, and how it hands in its work.
-pub(super) fn system(identity: &str, node: &Node, event_loop: &EventLoop) -> String {
-    let mut parts = vec![identity.to_owned(), event_loop.prompt.clone()];
+pub(super) fn system(identity: &str, node: &Node, event_loop: &EventLoop, memory: &Map<String, Value>) -> String {
+    let mut parts = vec![identity.to_owned(), fill::prompt(&event_loop.prompt, &node.inputs, memory)];
     if !event_loop.success_criteria.is_empty() {
         parts.push(format!("The work is good when: {}", event_loop.success_criteria));
     }

@@ -14,7 +14,7 @@ use super::step::{Failure, Outcome};
 use crate::definition::{Agent, EntryPoint, Node};
 use crate::store::{About, Branch, Entry, Execution, MAIN, Phase, State, What};
 
-pub(super) use next::wants_model;
+pub(super) use next::{spread, wants_model};
 
 /// An execution that was taken up this often without any progress brings the process down, or worse.
 const MAX_CLAIMS: u32 = 3;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Choice, Planned, entry, fork, node_of, view};
-use crate::definition::{Agent, Condition, Edge, Node};
+use crate::definition::{Agent, Condition, Edge, Node, NodeKind};
 use crate::engine::step::Failure;
 use crate::store::{About, Execution, Phase, What};
 
@@ -85,10 +85,14 @@ pub(super) fn resume(
     planned: &mut Planned,
 ) {
     let Some(node) = node_of(agent, execution, id) else { return };
-    let said = match value {
+    let mut said = match value {
         Value::Object(fields) => fields.clone(),
         other => Map::from_iter([("input".to_owned(), other.clone())]),
     };
+    if matches!(node.kind, NodeKind::Pass) {
+        // The node does nothing but ask: what was said is what it hands in.
+        said.extend(spread(node, value));
+    }
     fork::write(execution, id, said.clone());
     let paused = execution.branches.get(id).map(|branch| branch.node.clone()).unwrap_or_default();
     if let Some(target) = agent.resume.get(&paused) {
@@ -99,6 +103,14 @@ pub(super) fn resume(
     let edges = chosen(node, &Some(&said), &Choice::default(), &memory);
     let next = targets(&edges);
     follow(agent, execution, id, &edges, next, now, planned);
+}
+
+/// What a person said as a node's outputs: an object that has any of them, or the same for each.
+pub(in crate::engine) fn spread(node: &Node, value: &Value) -> Map<String, Value> {
+    match value {
+        Value::Object(fields) if node.outputs.iter().any(|output| fields.contains_key(&output.key)) => fields.clone(),
+        other => node.outputs.iter().map(|output| (output.key.clone(), other.clone())).collect(),
+    }
 }
 
 /// The edges that hold, in priority order. Of several expressions that hold, only those of the
