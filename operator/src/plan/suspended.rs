@@ -30,6 +30,7 @@ pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
         deadline_seconds: Some(policy.deadline_seconds),
         on_timeout: policy.on_timeout,
         keys: Vec::new(),
+        keys_version: 0,
     };
     (!known).then_some(Decided { file, write: None })
 }
