@@ -68,7 +68,10 @@ async fn a_thousand_kills_lose_nothing_and_double_nothing() {
         runtime.reach(State::Running).await;
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let until = Duration::from_micros(20_000 + (random >> 33) % 60_000);
+        let begun = home.lines("ledger").len();
         load(&runtime, &mut next, &mut accepted, until).await;
+        // A busy machine may do nothing in that time, and three times nothing is a crash loop.
+        home.wait_for_lines("ledger", begun + 1).await;
         runtime.kill().await;
     }
     let runtime = home.start().await;
@@ -80,12 +83,17 @@ async fn a_thousand_kills_lose_nothing_and_double_nothing() {
             && runtime.get("/api/v1/executions?state=waiting").await.1["executions"] == Value::Array(Vec::new())
     };
     eventually("everything has ended", idle).await;
-    let (mut ended, mut before) = (BTreeSet::new(), String::new());
+    let (mut ended, mut looped, mut before) = (BTreeSet::new(), BTreeSet::new(), String::new());
     loop {
         let (_, page) = runtime.get(&format!("/api/v1/executions?limit=500{before}")).await;
         for execution in page["executions"].as_array().unwrap() {
-            assert_eq!(execution["state"], "succeeded", "{execution}");
-            assert!(ended.insert(execution["id"].as_str().unwrap().to_owned()));
+            let id = execution["id"].as_str().unwrap().to_owned();
+            if execution["reason"] == "crash_loop" {
+                looped.insert(id.clone());
+            } else {
+                assert_eq!(execution["state"], "succeeded", "{execution}");
+            }
+            assert!(ended.insert(id));
         }
         let Some(next) = page["next"].as_str() else { break };
         before = format!("&before={next}");
@@ -99,12 +107,19 @@ async fn a_thousand_kills_lose_nothing_and_double_nothing() {
     for key in home.lines("ledger") {
         *effects.entry(key).or_default() += 1;
     }
-    for id in &ended {
+    for id in ended.difference(&looped) {
         let count = effects.keys().filter(|key| key.starts_with(id.as_str())).count();
         assert!(count == 2 || count == 4, "{id}: {count} effects");
     }
     let repeated: usize = effects.values().map(|count| count - 1).sum();
-    eprintln!("{kills} kills, {} executions, {} effects, {repeated} of them repeated", ended.len(), effects.len());
+    eprintln!(
+        "{kills} kills, {} executions, {} effects, {repeated} of them repeated, {} ended as a crash loop",
+        ended.len(),
+        effects.len(),
+        looped.len()
+    );
+    // One that was taken up three times and killed each time before its first step ended is right to end so.
+    assert!(looped.len() * 50 <= ended.len(), "hardly any is killed three times before its first step ends");
     assert!(repeated <= kills * CONCURRENT * 2, "at most the steps in flight are repeated by a kill");
     assert!(effects.values().all(|count| *count <= 4), "three claims without progress end an execution");
 }
