@@ -84,7 +84,7 @@ pub async fn run(config: &Config, client: Client, telemetry: Arc<Telemetry>, sto
         client: client.clone(),
         actor: Actor::new(client.clone()),
         dispatcher,
-        settings: Settings { runtime_image: config.runtime_image.clone() },
+        settings: Settings { runtime_image: config.runtime_image.clone(), namespace: config.namespace.clone() },
         pods: Index::default(),
         deployments: Index::default(),
         config_maps: Index::default(),

@@ -9,6 +9,7 @@
 )]
 
 mod boot;
+mod holds;
 mod input;
 mod lifecycle;
 mod removal;

@@ -14,6 +14,7 @@ mod docs;
 mod durability;
 mod graph;
 mod hive;
+mod holds;
 mod input;
 mod llm;
 mod llm_server;

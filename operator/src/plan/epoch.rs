@@ -71,6 +71,7 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     if let Some(file) = current
         && policy.is_in(file)
         && file.epoch >= known
+        && nonce(runtime, Some(file)) == file.resume_nonce
     {
         return Decided { file: file.clone(), write: None };
     }
@@ -83,6 +84,8 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
         deadline_seconds: Some(policy.deadline_seconds),
         on_timeout: policy.on_timeout,
         keys: Vec::new(),
+        release_epoch: release_epoch(runtime, current, epoch),
+        resume_nonce: nonce(runtime, current),
     };
     let name = boot_name(name_of(runtime));
     let replaces = seen.boot.as_ref().map(|boot| boot.resource_version.clone());
@@ -93,4 +96,23 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
         manifest::set_metadata(&mut manifest, "resourceVersion", json!(version));
     }
     Decided { file: file.clone(), write: Some(BootWrite { name, replaces, file, manifest }) }
+}
+
+/// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.
+fn nonce(runtime: &AgentRuntime, current: Option<&BootFile>) -> Option<String> {
+    let before = || match current {
+        Some(file) => file.resume_nonce.clone(),
+        None => runtime.status.as_ref()?.resume_nonce.clone(),
+    };
+    runtime.spec.resume_nonce.clone().or_else(before)
+}
+
+/// The epoch of the last release: a changed nonce makes it this one.
+fn release_epoch(runtime: &AgentRuntime, current: Option<&BootFile>, epoch: i64) -> i64 {
+    let (before, release) = match current {
+        Some(file) => (file.resume_nonce.clone(), file.release_epoch),
+        // The file is lost, and with it which pods had obeyed; status tells whether the nonce is new.
+        None => (runtime.status.as_ref().and_then(|status| status.resume_nonce.clone()), 0),
+    };
+    if nonce(runtime, current) == before { release } else { epoch }
 }
