@@ -55,6 +55,7 @@ impl World {
         let spec = AgentRuntimeSpec {
             desired_state: desired,
             replicas,
+            progress_deadline_seconds: 600,
             agent: Some(AgentSource { inline: Some(serde_json::Map::new()), config_map_ref: None }),
             ..AgentRuntimeSpec::default()
         };
