@@ -103,6 +103,10 @@ pub struct Serve {
     #[arg(long, env = "HIVE_WHILE_PAUSED", default_value = "reject")]
     pub while_paused: WhilePaused,
 
+    /// Executions begun each second after a resume or start, until none waits any more; without it all at once.
+    #[arg(long, env = "HIVE_RESUME_RATE", value_parser = clap::value_parser!(u32).range(1..=10000))]
+    pub resume_rate: Option<u32>,
+
     /// The MCP servers whose tools the agent uses; mcp_servers.json beside the agent if not set.
     #[arg(long, env = "HIVE_MCP_SERVERS")]
     pub mcp_servers: Option<PathBuf>,

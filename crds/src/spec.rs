@@ -43,6 +43,11 @@ use crate::window::MaintenanceWindow;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.agent) || has(self.template)")
     .message("spec: give agent (inline or configMapRef), or template with an image of your own"))]
+#[x_kube(validation = Rule::new(
+    "self.replicas <= 1 || !has(self.agent) || !has(self.agent.inline) || !has(self.agent.inline.graph) || \
+     !has(self.agent.inline.graph.async_entry_points) || \
+     !self.agent.inline.graph.async_entry_points.exists(e, has(e.trigger_type) && e.trigger_type == 'timer')")
+    .message("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod"))]
 #[x_kube(validation = Rule::new("!has(self.storage) || !has(self.storage.volumeClaim) || self.replicas <= 1")
     .message("spec.replicas: at most 1 with storage.volumeClaim, as one pod at a time can use the volume"))]
 #[x_kube(validation = Rule::new("self.lifecycle.whilePaused != 'queue' || (has(self.storage) && has(self.storage.volumeClaim))")
@@ -90,6 +95,22 @@ pub struct AgentRuntimeSpec {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub maintenance_windows: Vec<MaintenanceWindow>,
+
+    /// Any text; a change of it clears what pods hold themselves by: a person's pause, or an open circuit breaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub resume_nonce: Option<String>,
+
+    /// Who may reach the ports of the pods, as peers of a NetworkPolicy; everybody if it is left out. The
+    /// operator always may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "peers")]
+    pub network_policy_peers: Option<Vec<Map<String, Value>>>,
+
+    /// Seconds in which a rollout must get on while running, or the object is Stalled. It goes on all the same.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 10, max = 86400))]
+    pub progress_deadline_seconds: i32,
 }
 
 impl AgentRuntimeSpec {
@@ -102,6 +123,10 @@ impl AgentRuntimeSpec {
 
 fn one() -> i32 {
     1
+}
+
+fn ten_minutes() -> i32 {
+    600
 }
 
 /// What a runtime is to be. Stopped beats paused beats running.
@@ -125,7 +150,7 @@ pub enum DesiredState {
 pub struct AgentSource {
     /// The definition itself, in the shape that Hive exports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "inline_agent")]
     pub inline: Option<Map<String, Value>>,
 
     /// A key of a ConfigMap in the same namespace that holds the definition.
@@ -206,6 +231,11 @@ pub struct Lifecycle {
     pub on_drain_timeout: DrainTimeoutPolicy,
     /// What triggers get while paused.
     pub while_paused: WhilePaused,
+    /// Executions that each pod begins each second after a resume, until none waits any more; all at once if it is
+    /// left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub resume_rate: Option<i32>,
     /// Seconds that a new pod waits for the operator before it believes its boot file.
     #[schemars(range(min = 0, max = 3600))]
     pub boot_hold_seconds: i32,
@@ -224,6 +254,7 @@ impl Default for Lifecycle {
             drain_timeout_seconds: 30,
             on_drain_timeout: DrainTimeoutPolicy::Wait,
             while_paused: WhilePaused::Reject,
+            resume_rate: None,
             boot_hold_seconds: 90,
             auth: CommandAuth::Signed,
             shutdown_seconds: 30,
@@ -273,6 +304,31 @@ pub enum WhilePaused {
     Reject,
     /// 202: they are kept and begin after the resume. The pod stays ready.
     Queue,
+}
+
+/// Peers as the API server knows them, which checks them when the policy is applied.
+fn peers(_: &mut SchemaGenerator) -> Schema {
+    let peer = serde_json::json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    schemars::json_schema!({"type": "array", "nullable": true, "maxItems": 64, "items": peer})
+}
+
+/// Kept as it was written; of its fields only those are declared that a rule reads.
+fn inline_agent(_: &mut SchemaGenerator) -> Schema {
+    let open = |properties: Value| {
+        serde_json::json!({
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": properties,
+        })
+    };
+    let entry = open(serde_json::json!({ "trigger_type": { "type": "string", "maxLength": 64 } }));
+    let entries = serde_json::json!({ "type": "array", "maxItems": 1000, "items": entry });
+    let graph = open(serde_json::json!({ "async_entry_points": entries }));
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": { "graph": graph },
+    })
 }
 
 /// Kept as it was written: its own schema is the pod template's, or the agent's, and they are checked where they are used.

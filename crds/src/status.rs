@@ -49,6 +49,12 @@ pub struct AgentRuntimeStatus {
     /// Executions accepted and not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued: Option<i64>,
+    /// The spec.resumeNonce that pods are told last: each clears their own holds once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_nonce: Option<String>,
+    /// The spec.restartNonce of the last complete rollout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_nonce: Option<String>,
     /// When the drain under way is to end, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain_deadline: Option<String>,

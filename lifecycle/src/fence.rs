@@ -63,6 +63,12 @@ pub struct BootFile {
     /// Public keys that sign commands, newest first; empty while commands are unsigned.
     #[serde(default)]
     pub keys: Vec<String>,
+    /// A pod that has accepted no epoch from this one on lets go of what it holds itself by; 0 for none.
+    #[serde(default)]
+    pub release_epoch: i64,
+    /// The nonce that asked for it, so that each is obeyed once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_nonce: Option<String>,
     /// Raised by one when the keys change and the epoch does not; a higher epoch begins at 0 again.
     #[serde(default)]
     pub keys_version: i64,
@@ -142,7 +148,10 @@ pub fn adopt(mut boot: Boot, file: &BootFile) -> Boot {
         boot.keys = Some(named);
     }
     match judge(boot.epoch, file.epoch) {
-        Freshness::Newer => Boot { epoch: file.epoch, holds: boot.holds.commanded(file.state), ..boot },
+        Freshness::Newer => {
+            let holds = boot.holds.released(boot.epoch, file.release_epoch).commanded(file.state);
+            Boot { epoch: file.epoch, holds, ..boot }
+        }
         Freshness::Same | Freshness::Stale => boot,
     }
 }
@@ -168,6 +177,19 @@ mod tests {
             on_timeout: OnDrainTimeout::Wait,
             keys: Vec::new(),
             keys_version: 0,
+            release_epoch: 0,
+            resume_nonce: None,
+        }
+    }
+
+    #[test]
+    fn a_pod_lets_go_at_its_boot_only_of_what_it_set_before_the_release() {
+        let held = Holds { local: Desired::Paused, breaker: true, ..Holds::default() };
+        let r = Record { holds: held, ..record(4, Desired::Running) };
+        for (epoch, release, goes) in [(6, 5, true), (6, 6, true), (6, 4, false), (6, 0, false), (4, 4, false)] {
+            let f = BootFile { release_epoch: release, ..file(epoch, Desired::Paused) };
+            let got = boot(true, "u", Some(&r), Some(&f)).holds;
+            assert_eq!((!got.breaker, got.local == Desired::Running), (goes, goes), "{epoch} {release}");
         }
     }
 

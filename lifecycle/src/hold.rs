@@ -35,6 +35,13 @@ impl Holds {
         Self { operator: desired, local, breaker: self.breaker }
     }
 
+    /// The holds of a pod at the epoch `held` when it accepts a higher one. What it set itself before
+    /// `release` goes, what it set since stays: so each release acts once, and is not lost with a command.
+    #[must_use]
+    pub fn released(self, held: i64, release: i64) -> Self {
+        if held < release { Self { operator: self.operator, ..Self::default() } } else { self }
+    }
+
     /// The holds after a person asked for a state. Asking to run clears the breaker too.
     #[must_use]
     pub fn asked(self, desired: Desired) -> Self {

@@ -170,6 +170,13 @@ impl Machine {
         }
     }
 
+    /// Lets go of the pod's own holds, as a command or boot file with this higher epoch is about to be obeyed.
+    pub fn release(&mut self, epoch: i64, release: i64) {
+        if judge(self.epoch, epoch) == Freshness::Newer {
+            self.holds = self.holds.released(self.epoch, release.min(epoch));
+        }
+    }
+
     /// A command of the operator. The epoch is judged first; an equal one changes nothing and
     /// confirms the boot.
     pub fn command(&mut self, epoch: i64, desired: Desired, verb: Verb, mode: DrainMode, idle: bool) -> Decision {

@@ -164,6 +164,25 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
+#[test]
+fn a_release_opens_what_the_breaker_closed_once() {
+    let mut m = machine(Phase::Running);
+    m.event(Event::Breaker, true);
+    m.command(2, Desired::Running, Verb::Start, DrainMode::Drain, true);
+    assert_eq!(m.state(), State::Paused, "a command to run alone does not");
+    for epoch in [2, 3] {
+        m.release(epoch, 3);
+        m.command(epoch, Desired::Running, Verb::Start, DrainMode::Drain, true);
+        assert_eq!(m.gate() == GateMode::Open, epoch == 3, "only with a higher epoch");
+    }
+    m.event(Event::Breaker, true);
+    for epoch in [3, 4] {
+        m.release(epoch, 3);
+        m.command(epoch, Desired::Running, Verb::Start, DrainMode::Drain, true);
+        assert_eq!(m.state(), State::Paused, "the breaker opened after the release");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
@@ -176,6 +195,7 @@ proptest! {
             let before = m;
             match input {
                 Input::Command(epoch, verb, mode, idle) => {
+                    m.release(epoch, epoch / 2);
                     m.command(epoch, desired(verb), verb, mode, idle);
                     let tightens = matches!(verb, Verb::Pause | Verb::Stop) && epoch > before.epoch;
                     if tightens && drains(m.phase) {

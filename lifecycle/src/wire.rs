@@ -28,6 +28,9 @@ pub struct Command {
     /// What happens at the deadline; default wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_timeout: Option<OnDrainTimeout>,
+    /// A pod that has accepted no epoch from this one on lets go of what it holds itself by: local and breaker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_epoch: Option<i64>,
 }
 
 /// How well a dependency works, judged from recent calls.

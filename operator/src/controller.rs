@@ -113,7 +113,7 @@ pub async fn run(
         keyring,
         key_secret: KeySecret::new(client.clone(), &config.namespace),
         key_age: config.key_age(),
-        settings: Settings { runtime_image: config.runtime_image.clone() },
+        settings: Settings { runtime_image: config.runtime_image.clone(), namespace: config.namespace.clone() },
         pods: Index::default(),
         deployments: Index::default(),
         config_maps: Index::default(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::space::{Space, condition, http, runtime};
+use crate::space::{Space, attempt, condition, eventually, http, kubectl, runtime};
 
 #[test]
 fn an_invalid_spec_is_refused_with_the_fields_name() {
@@ -27,6 +27,11 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
     space.apply(&runtime("kept", 1, &json!({ "desiredState": "stopped" }))).unwrap();
     let moved = runtime("kept", 1, &json!({ "storage": { "volumeClaim": { "size": "1Gi" } } }));
     assert!(space.apply(&moved).unwrap_err().contains("spec.storage: its kind cannot change"));
+    // A timer would come due in each pod; the helper leaves it out when it makes several.
+    let mut timers = runtime("bad", 1, &json!({}));
+    timers["spec"]["replicas"] = json!(2);
+    let refused = space.apply(&timers).unwrap_err();
+    assert!(refused.contains("spec.replicas: at most 1 while the agent has a timer"), "{refused}");
     let mut bare = runtime("bad", 1, &json!({}));
     bare["spec"] = json!({});
     assert!(space.apply(&bare).unwrap_err().contains("spec: give agent"));
@@ -127,4 +132,55 @@ fn a_pod_refuses_what_it_must() {
     .unwrap();
     std::io::Read::read_to_end(&mut stream, &mut Vec::new()).expect("it is cut");
     assert_eq!(space.get("agentruntime", "demo")["status"]["state"], "paused");
+}
+
+#[test]
+fn a_timer_in_an_agent_of_a_config_map_is_stalled_with_the_field() {
+    let space = Space::new("timers");
+    let mut object = runtime("demo", 1, &json!({}));
+    let text = object["spec"]["agent"]["inline"].to_string();
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "agent" }, "data": { "agent.json": text } });
+    space.apply(&map).unwrap();
+    object["spec"]["agent"] = json!({ "configMapRef": { "name": "agent", "key": "agent.json" } });
+    space.start(&object);
+    space.patch("demo", &json!({ "replicas": 2 }));
+    let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").1 == "InvalidSpec");
+    assert!(message(&stalled).contains("spec.replicas"), "{}", message(&stalled));
+    assert_eq!(space.pods("demo").len(), 1, "nothing was changed");
+    space.patch("demo", &json!({ "replicas": 1 }));
+    assert_eq!(space.ready("demo")["status"]["state"], "running");
+}
+
+#[test]
+fn an_object_from_before_a_rule_can_still_be_changed_elsewhere() {
+    let space = Space::new("ratchet");
+    // As if the rule had come after the object: the definition is loosened while the object is made.
+    let definition = "customresourcedefinition/agentruntimes.agents.hive.dev";
+    let path = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/lifecycle/properties/port/maximum";
+    let bound = |value: u32| {
+        let patch = json!([{ "op": "replace", "path": path, "value": value }]).to_string();
+        kubectl(&["patch", definition, "--type", "json", "--patch", &patch]);
+    };
+    bound(70_000);
+    let object = runtime("demo", 1, &json!({ "desiredState": "stopped", "lifecycle": { "port": 65_536 } }));
+    let mut made = Err(String::new());
+    eventually(
+        "the definition is loosened",
+        || {
+            made = space.apply(&object);
+            made.is_ok()
+        },
+        String::new,
+    );
+    bound(65_535);
+    let patched = |spec: &Value| {
+        let patch = json!({ "spec": spec }).to_string();
+        attempt(&["-n", &space.name, "patch", "agentruntime", "demo", "--type", "merge", "--patch", &patch], None)
+    };
+    eventually(
+        "the bound is back",
+        || patched(&json!({ "lifecycle": { "port": 65_537 } })).is_err(),
+        || space.get("agentruntime", "demo").to_string(),
+    );
+    patched(&json!({ "restartNonce": "two" })).unwrap();
 }

@@ -10,6 +10,7 @@
 
 mod boot;
 mod freeze;
+mod holds;
 mod input;
 mod lifecycle;
 mod removal;

@@ -1,5 +1,6 @@
 //! The project's own tasks, run as `cargo xtask`.
 
+mod api;
 mod bench;
 mod cluster;
 mod crd;

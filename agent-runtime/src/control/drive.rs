@@ -178,7 +178,11 @@ impl Controller {
         }
         if let Some(file) = file.filter(|file| file.epoch > core.machine.epoch) {
             tracing::info!(epoch = file.epoch, state = %file.state, "a newer boot file");
-            self.change(&mut core, |machine, idle| machine.adopt(file.epoch, file.state, file.mode, idle)).await?;
+            self.change(&mut core, |machine, idle| {
+                machine.release(file.epoch, file.release_epoch);
+                machine.adopt(file.epoch, file.state, file.mode, idle);
+            })
+            .await?;
             self.publish(&core);
         }
         // Without any epoch nothing ever said that this pod may run: then only the operator can.

@@ -62,7 +62,8 @@ impl Controller {
             let folder = self.config.data_dir.clone();
             let store = Store::open(&folder, self.broken.clone())?;
             let (gate, telemetry) = (Arc::clone(&self.gate), Arc::clone(&self.telemetry));
-            let engine = Arc::new(Engine::new(gate, store, telemetry, Arc::clone(&agent)).await?);
+            let rate = self.config.resume_rate;
+            let engine = Arc::new(Engine::new(gate, store, telemetry, Arc::clone(&agent), rate).await?);
             tokio::spawn(Arc::clone(&engine).schedule(self.broken.clone()));
             tokio::spawn(sweep(Arc::clone(&engine), self.config.retention_days, self.broken.clone()));
             Arc::clone(self.engine.get_or_init(|| engine))

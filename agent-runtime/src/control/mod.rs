@@ -163,7 +163,10 @@ impl Controller {
         let held = core.machine.holds.operator;
         let decision = self
             .change(&mut core, |machine, idle| match body.epoch {
-                Some(epoch) => machine.command(epoch, wanted(verb, held), verb, mode, idle),
+                Some(epoch) => {
+                    machine.release(epoch, body.release_epoch.unwrap_or(0));
+                    machine.command(epoch, wanted(verb, held), verb, mode, idle)
+                }
                 None => machine.ask(verb, mode, idle),
             })
             .await?;

@@ -9,15 +9,17 @@ mod node;
 mod orders;
 mod plan;
 mod queue;
+mod ramp;
 mod request;
 pub mod step;
 mod walk;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use lifecycle::machine::GateMode;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +35,7 @@ pub use orders::Disobeyed;
 use orders::Order;
 pub use plan::Unanswered;
 use queue::Queue;
+use ramp::Ramp;
 pub(crate) use request::tls;
 use walk::Walked;
 
@@ -47,6 +50,8 @@ pub struct Engine {
     requests: request::Client,
     telemetry: Arc<Telemetry>,
     queue: Mutex<Queue>,
+    /// Bounds the starts after a resume. Locked before the queue.
+    ramp: Mutex<Ramp>,
     changed: tokio::sync::Notify,
     current: RwLock<Arc<Agent>>,
     /// Every definition that an execution may still need, by hash.
@@ -116,6 +121,7 @@ impl Engine {
         store: Store,
         telemetry: Arc<Telemetry>,
         agent: Arc<Agent>,
+        resume_rate: Option<u32>,
     ) -> Result<Self, Error> {
         let mut agents = HashMap::new();
         for (hash, (file, text)) in store.definitions()? {
@@ -142,6 +148,7 @@ impl Engine {
             requests: request::Client::default(),
             telemetry,
             queue: Mutex::new(queue),
+            ramp: Mutex::new(Ramp::new(resume_rate)),
             changed: tokio::sync::Notify::new(),
             current: RwLock::new(agent),
             agents: Mutex::new(agents),
@@ -287,6 +294,9 @@ impl Engine {
         let mut gate = self.gate.changes();
         loop {
             gate.mark_unchanged();
+            if self.gate.mode() != GateMode::Open {
+                self.ramp.lock().unwrap_or_else(PoisonError::into_inner).shut();
+            }
             let next_due = self.admit_all();
             let pause = next_due.map_or(Duration::from_secs(3600), |due| {
                 let left = due.duration_since(Timestamp::now());
@@ -314,14 +324,28 @@ impl Engine {
         let agent = self.agent();
         let limit =
             |entry: &str| agent.entry_points.get(entry).map_or(ORPHAN_CONCURRENCY, |entry| entry.max_concurrent);
+        let mut ramp = self.ramp.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut queue = self.queue();
             queue.wake(Timestamp::now());
-            let Some((entry, id)) = queue.head(limit) else { return queue.next_due() };
-            let Some(permit) = self.gate.admit(&id, &entry) else { return queue.next_due() };
+            let Some((entry, id)) = queue.head(limit) else {
+                if queue.is_empty() && self.gate.mode() == GateMode::Open {
+                    ramp.worked_off();
+                }
+                return queue.next_due();
+            };
+            if let Some(left) = ramp.wait(Instant::now()).and_then(|left| SignedDuration::try_from(left).ok()) {
+                let free_at = Timestamp::now().checked_add(left).unwrap_or(Timestamp::MAX);
+                return Some(queue.next_due().map_or(free_at, |due| due.min(free_at)));
+            }
+            let Some(permit) = self.gate.admit(&id, &entry) else {
+                ramp.shut();
+                return queue.next_due();
+            };
             let (orders, obeyed) = Self::channel();
             let Some(execution) = queue.start(&entry, orders) else { return queue.next_due() };
             drop(queue);
+            ramp.started(Instant::now());
             tokio::spawn(Arc::clone(self).run(execution, permit, obeyed));
         }
     }

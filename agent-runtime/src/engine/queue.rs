@@ -131,6 +131,11 @@ impl Queue {
         self.queued.get(entry).map_or(0, BTreeMap::len) + count(&self.running) + count(&self.waiting)
     }
 
+    /// Whether nothing waits for its turn.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.values().all(BTreeMap::is_empty)
+    }
+
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.parked.first_key_value().map(|((due, _), _)| *due)
     }

@@ -15,6 +15,7 @@ mod docs;
 mod durability;
 mod graph;
 mod hive;
+mod holds;
 mod input;
 mod limits;
 mod llm;

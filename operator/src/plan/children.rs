@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::epoch::Policy;
 use super::pods::Standing;
-use super::{Child, Settings, manifest, name_of, template};
+use super::{Child, Settings, agent, manifest, name_of, template};
 use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
 
 /// Holds the hash of the manifest that was applied, without the rollout strategy.
@@ -27,8 +27,8 @@ pub(super) struct Wanted {
     pub(super) apply: Vec<Child>,
     pub(super) delete: Vec<ChildKey>,
     pub(super) replicas: i32,
-    /// What is wrong with the template, though the API server would take it.
-    pub(super) fault: Option<String>,
+    /// What is wrong with the spec, though the API server would take it: a reason and a sentence.
+    pub(super) fault: Option<(&'static str, String)>,
 }
 
 impl Wanted {
@@ -49,14 +49,14 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
     };
     let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
     let template = template::pod_template(runtime, settings, mount);
-    let fault = template::fault(runtime, &template);
+    let fault = timers(runtime, &seen.agent).or_else(|| template::fault(runtime, &template));
     let mut children: Vec<Child> = agent.iter().map(|(child, _)| child.clone()).collect();
     children.push(service(runtime, name_of(runtime).to_owned(), false));
     children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
     children.push(service_account(runtime));
     children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
     children.push(disruption_budget(runtime));
-    children.push(network_policy(runtime, &template));
+    children.push(network_policy(runtime, settings, &template));
     let deployment = deployment(runtime, policy, replicas, template);
     let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
     if differs(seen, &deployment) || strategy_must_change(seen, policy, replicas) {
@@ -67,6 +67,19 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
     }
     let delete = unused(seen, &children);
     Wanted { apply, delete, replicas, fault }
+}
+
+/// Each pod has a store of its own, so each would run every tick.
+fn timers(runtime: &AgentRuntime, agent: &AgentText) -> Option<(&'static str, String)> {
+    let AgentText::Found { text, file } = agent else { return None };
+    if runtime.spec.replicas <= 1 {
+        return None;
+    }
+    let timer = agent::timer(text, file)?;
+    Some((
+        "InvalidSpec",
+        format!("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod: {timer}"),
+    ))
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
@@ -184,18 +197,28 @@ fn disruption_budget(runtime: &AgentRuntime) -> Child {
     finish(ChildKind::PodDisruptionBudget, name, object, &[])
 }
 
-/// Only declared ports can be reached. From where is left to the namespace's own policies, as the
-/// lifecycle port is also the one that users send their triggers to; commands on it are guarded by themselves.
-fn network_policy(runtime: &AgentRuntime, template: &Value) -> Child {
+/// Only declared ports can be reached. From everywhere unless the spec names peers, as the lifecycle port is
+/// also the one that users send their triggers to; commands on it are guarded by themselves. Policies add
+/// up, so no other could keep out what this one lets in. The operator is let in always.
+fn network_policy(runtime: &AgentRuntime, settings: &Settings, template: &Value) -> Child {
     let name = name_of(runtime).to_owned();
     let mut object = manifest::object(runtime, "networking.k8s.io/v1", "NetworkPolicy", &name);
+    let ports = template::ports(template);
+    let ingress = match &runtime.spec.network_policy_peers {
+        None => json!([{ "ports": ports }]),
+        Some(peers) => {
+            let operator = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": settings.namespace } } });
+            let from: Vec<Value> = peers.iter().cloned().map(Value::Object).chain([operator]).collect();
+            json!([{ "ports": ports, "from": from }])
+        }
+    };
     manifest::set(
         &mut object,
         "spec",
         json!({
             "podSelector": { "matchLabels": manifest::match_labels(&name) },
             "policyTypes": ["Ingress"],
-            "ingress": [{ "ports": template::ports(template) }],
+            "ingress": ingress,
         }),
     );
     finish(ChildKind::NetworkPolicy, name, object, &[])
@@ -210,7 +233,7 @@ fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: 
         json!({
             "replicas": replicas,
             "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": 600,
+            "progressDeadlineSeconds": runtime.spec.progress_deadline_seconds,
             "selector": { "matchLabels": manifest::match_labels(name_of(runtime)) },
             "template": template,
         }),

@@ -83,6 +83,9 @@ fn serving(reading: &Reading<'_>) -> Part {
     if ready > 0 {
         return ("Serving", "True", "PodsReady".to_owned(), format!("{ready} pods accept work"));
     }
+    if let Some((reason @ ("CircuitOpen" | "LocalHold"), message)) = &reading.stalled {
+        return ("Serving", "False", (*reason).to_owned(), message.clone());
+    }
     let reason = match reading.state {
         RuntimeState::Paused | RuntimeState::Pausing => "Paused",
         RuntimeState::Stopped | RuntimeState::Stopping => "Stopped",

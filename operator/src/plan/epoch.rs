@@ -76,25 +76,27 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
     let known = status.max(answered.unwrap_or(0)).max(written);
     let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
-    let keys = keys::named(seen);
-    let file = match current {
-        Some(file) if policy.is_in(file) && file.epoch >= known && file.keys == keys => {
-            return Decided { file: file.clone(), write: None };
-        }
+    let (keys, nonce) = (keys::named(seen), nonce(runtime, current));
+    let kept = current.filter(|file| policy.is_in(file) && file.epoch >= known && file.resume_nonce == nonce);
+    let file = match kept {
+        Some(file) if file.keys == keys => return Decided { file: file.clone(), write: None },
         // Other keys are no other state: pods that acknowledged the epoch have still acknowledged it.
-        Some(file) if policy.is_in(file) && file.epoch >= known => {
-            BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() }
+        Some(file) => BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() },
+        None => {
+            let epoch = current.map_or(0, |file| file.epoch).max(known) + 1;
+            BootFile {
+                runtime_uid: uid.to_owned(),
+                epoch,
+                state: policy.desired,
+                mode: policy.mode,
+                deadline_seconds: Some(policy.deadline_seconds),
+                on_timeout: policy.on_timeout,
+                keys,
+                keys_version: 0,
+                release_epoch: release_epoch(runtime, current, epoch),
+                resume_nonce: nonce,
+            }
         }
-        other => BootFile {
-            runtime_uid: uid.to_owned(),
-            epoch: other.map_or(0, |file| file.epoch).max(known) + 1,
-            state: policy.desired,
-            mode: policy.mode,
-            deadline_seconds: Some(policy.deadline_seconds),
-            on_timeout: policy.on_timeout,
-            keys,
-            keys_version: 0,
-        },
     };
     Decided { write: Some(write(seen, &file)), file }
 }
@@ -110,4 +112,23 @@ fn write(seen: &Observed, file: &BootFile) -> BootWrite {
         manifest::set_metadata(&mut manifest, "resourceVersion", json!(version));
     }
     BootWrite { name, replaces, file: file.clone(), manifest }
+}
+
+/// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.
+fn nonce(runtime: &AgentRuntime, current: Option<&BootFile>) -> Option<String> {
+    let before = || match current {
+        Some(file) => file.resume_nonce.clone(),
+        None => runtime.status.as_ref()?.resume_nonce.clone(),
+    };
+    runtime.spec.resume_nonce.clone().or_else(before)
+}
+
+/// The epoch of the last release: a changed nonce makes it this one.
+fn release_epoch(runtime: &AgentRuntime, current: Option<&BootFile>, epoch: i64) -> i64 {
+    let (before, release) = match current {
+        Some(file) => (file.resume_nonce.clone(), file.release_epoch),
+        // The file is lost, and with it which pods had obeyed; status tells whether the nonce is new.
+        None => (runtime.status.as_ref().and_then(|status| status.resume_nonce.clone()), 0),
+    };
+    if nonce(runtime, current) == before { release } else { epoch }
 }

@@ -1,5 +1,6 @@
 //! Every rule of the operator, as one pure function: what was seen and the time in, what is to be done out.
 
+mod agent;
 mod children;
 mod conditions;
 mod effective;
@@ -42,6 +43,8 @@ const QUIET: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// Image for templates that name none.
     pub runtime_image: String,
+    /// The operator's own namespace, from which pods let calls in.
+    pub namespace: String,
 }
 
 /// What is to be done, in this order.
@@ -98,11 +101,10 @@ impl Child {
         match self.key.kind {
             ChildKind::PersistentVolumeClaim => "spec.storage.volumeClaim",
             ChildKind::ConfigMap => "spec.agent",
-            ChildKind::Service
-            | ChildKind::ServiceAccount
-            | ChildKind::PodDisruptionBudget
-            | ChildKind::NetworkPolicy
-            | ChildKind::Deployment => "spec.template",
+            ChildKind::Service | ChildKind::ServiceAccount | ChildKind::PodDisruptionBudget | ChildKind::Deployment => {
+                "spec.template"
+            }
+            ChildKind::NetworkPolicy => "spec.networkPolicyPeers, or a port in spec.template",
         }
     }
 }

@@ -23,7 +23,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn settings() -> Settings {
-    Settings { runtime_image: "agent-runtime:test".to_owned() }
+    Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned() }
 }
 
 /// What a cluster would hold: carries out plans without any of the I/O.
@@ -43,6 +43,7 @@ struct World {
     now: Timestamp,
     writes: usize,
     made: usize,
+    agent: String,
 }
 
 /// A pod that obeys, or hangs.
@@ -60,6 +61,7 @@ impl World {
         let spec = AgentRuntimeSpec {
             desired_state: desired,
             replicas,
+            progress_deadline_seconds: 600,
             agent: Some(AgentSource { inline: Some(serde_json::Map::new()), config_map_ref: None }),
             ..AgentRuntimeSpec::default()
         };
@@ -83,6 +85,7 @@ impl World {
             now: at(0),
             writes: 0,
             made: 0,
+            agent: "{}".to_owned(),
         }
     }
 
@@ -100,7 +103,7 @@ impl World {
             pods: self.pods.iter().map(|pod| self.facts(pod)).collect(),
             contacts: self.contacts.clone(),
             barrier: self.barrier.clone(),
-            agent: AgentText::Found { text: "{}".to_owned(), file: "agent.json".to_owned() },
+            agent: AgentText::Found { text: self.agent.clone(), file: "agent.json".to_owned() },
             epoch_since: self.epoch_since,
             keys: self.keys.clone().into(),
             refusal: self.refusal.clone(),
@@ -424,6 +427,96 @@ fn every_port_that_a_template_declares_can_be_reached() {
     let ports = child(&world, ChildKind::NetworkPolicy)["spec"]["ingress"][0]["ports"].clone();
     let numbers: Vec<i64> = ports.as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect();
     assert_eq!(numbers, [8080, 9000]);
+}
+
+#[test]
+fn peers_of_the_spec_and_the_operator_are_let_in_and_nobody_else() {
+    let mut world = World::new(DesiredState::Running, 1);
+    let from = |world: &World| child(world, ChildKind::NetworkPolicy)["spec"]["ingress"][0]["from"].clone();
+    assert_eq!(from(&world), Value::Null, "triggers come from everywhere");
+    let peer = serde_json::json!({ "podSelector": { "matchLabels": { "app": "web" } } });
+    world.runtime.spec.network_policy_peers = Some(vec![peer.as_object().cloned().unwrap()]);
+    let system =
+        serde_json::json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "system" } } });
+    assert_eq!(from(&world), Value::Array(vec![peer, system]));
+}
+
+#[test]
+fn a_timer_in_several_pods_is_stalled_and_changes_nothing() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.agent = r#"{"graph":{"async_entry_points":[{"id":"tick","trigger_type":"timer"}]}}"#.to_owned();
+    world.settle(20);
+    world.runtime.spec.replicas = 2;
+    world.ask(DesiredState::Running);
+    world.settle(20);
+    assert_eq!((world.condition("Stalled").as_str(), world.pods.len()), ("True InvalidSpec", 1));
+    world.runtime.spec.replicas = 1;
+    world.ask(DesiredState::Running);
+    world.settle(20);
+    assert_eq!(world.condition("Ready"), "True Running");
+}
+
+fn releases(plan: &Plan) -> Vec<Option<i64>> {
+    let commands = plan.orders.iter().filter_map(|order| match &order.call {
+        Call::Command { body, .. } => Some(body.release_epoch),
+        Call::Ask { .. } => None,
+    });
+    commands.collect()
+}
+
+#[test]
+fn a_changed_resume_nonce_raises_the_epoch_once_and_every_later_command_tells_of_it() {
+    let mut world = World::new(DesiredState::Running, 2);
+    world.settle(20);
+    world.runtime.spec.resume_nonce = Some("a".to_owned());
+    let plan = world.step();
+    let file = plan.boot.as_ref().unwrap().file.clone();
+    assert_eq!((file.epoch, file.release_epoch), (2, 2));
+    assert_eq!(releases(&plan), [Some(2), Some(2)]);
+    world.settle(20);
+    assert_eq!(world.status().resume_nonce.as_deref(), Some("a"));
+    // A pod that missed that command hears of it with the next one.
+    world.ask(DesiredState::Paused);
+    let plan = world.step();
+    assert_eq!((plan.boot.as_ref().unwrap().file.epoch, releases(&plan)), (3, vec![Some(2), Some(2)]));
+    world.settle(20);
+    for same in [None, Some("a".to_owned())] {
+        world.runtime.spec.resume_nonce = same;
+        assert!(world.plan().boot.is_none(), "nothing new is asked for");
+    }
+    world.boot = None;
+    let file = world.plan().boot.unwrap().file;
+    assert_eq!((file.release_epoch, file.resume_nonce.as_deref()), (0, Some("a")), "it was obeyed before");
+}
+
+#[test]
+fn a_pod_that_holds_itself_is_stalled_and_does_not_serve() {
+    for (hold, reason) in [("breaker", "CircuitOpen"), ("local", "LocalHold")] {
+        let mut world = World::new(DesiredState::Running, 1);
+        world.settle(20);
+        world.pods[0].state = State::Paused;
+        let status = &mut world.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap().status;
+        (status.state, status.holds) = (State::Paused, vec![hold.to_owned()]);
+        let commands = world.step().orders.iter().filter(|o| matches!(o.call, Call::Command { .. })).count();
+        assert_eq!(commands, 0, "it is not fought");
+        for (kind, wanted) in [("Stalled", "True"), ("Serving", "False"), ("Ready", "False")] {
+            assert_eq!(world.condition(kind), format!("{wanted} {reason}"));
+        }
+    }
+}
+
+#[test]
+fn a_rollout_that_does_not_get_on_is_stalled_until_it_does() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    let before = world.deployment.clone();
+    let deployment = world.deployment.as_mut().unwrap();
+    (deployment.updated, deployment.failing) = (0, Some("no pod gets ready".to_owned()));
+    world.step();
+    assert_eq!(world.condition("Stalled"), "True ProgressDeadlineExceeded");
+    world.deployment = before;
+    world.step();
+    assert_eq!((world.condition("Stalled").as_str(), world.condition("Ready").as_str()), ("absent", "True Running"));
 }
 
 #[test]

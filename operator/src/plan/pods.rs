@@ -177,6 +177,7 @@ fn call(
             mode: Some(policy.mode),
             deadline_seconds: Some(policy.deadline_seconds),
             on_timeout: Some(policy.on_timeout),
+            release_epoch: Some(file.release_epoch).filter(|release| *release > 0),
         };
         return Some(Call::Command { verb: policy.desired.verb(), body: Box::new(body) });
     }

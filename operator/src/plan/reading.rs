@@ -15,6 +15,8 @@ use crate::observe::{AgentText, ChildKind, Observed};
 /// What all pods together say.
 pub(super) struct Reading<'a> {
     pub(super) epoch: i64,
+    /// The nonce of the last release of the pods' own holds.
+    pub(super) resume_nonce: Option<String>,
     pub(super) state: RuntimeState,
     /// The effective state is reached by every pod that exists, and the rollout is complete.
     pub(super) ready: bool,
@@ -27,8 +29,8 @@ pub(super) struct Reading<'a> {
     pub(super) deadline: Option<String>,
     pub(super) deadline_in: Option<Duration>,
     pub(super) rolled_out: bool,
-    /// What is wrong with the template, though the API server would take it.
-    pub(super) fault: Option<String>,
+    /// What is wrong with the spec, though the API server would take it.
+    pub(super) fault: Option<(&'static str, String)>,
     pub(super) standings: &'a [Standing<'a>],
 }
 
@@ -57,6 +59,7 @@ impl<'a> Reading<'a> {
         let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
         let mut reading = Self {
             epoch: file.epoch,
+            resume_nonce: file.resume_nonce.clone(),
             state,
             ready: reached && rolled_out && (barrier_holds || !tightening),
             needs_barrier: tightening && !barrier_holds && (reached || !listed),
@@ -158,7 +161,7 @@ fn stalled(
         return Some(("InvalidTemplate", refusal.message.clone()));
     }
     if let Some(fault) = &reading.fault {
-        return Some(("InvalidTemplate", fault.clone()));
+        return Some(fault.clone());
     }
     if policy.desired == Desired::Running {
         if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {
@@ -180,10 +183,10 @@ fn own_trouble(standing: &Standing<'_>) -> Option<(&'static str, String)> {
         (RuntimeState::Stopped, Some(message)) => Some(("InvalidAgent", format!("{name}: {message}"))),
         (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("breaker") => Some((
             "CircuitOpen",
-            format!("{name}: the circuit breaker holds it; resume it there once the cause is gone"),
+            format!("{name}: the circuit breaker holds it; change spec.resumeNonce once the cause is gone"),
         )),
         (RuntimeState::Paused | RuntimeState::Pausing | RuntimeState::Stopped, _) if held("local") => {
-            Some(("LocalHold", format!("{name}: a person holds it; resume it there, or change spec.desiredState")))
+            Some(("LocalHold", format!("{name}: a person holds it; resume it there, or change spec.resumeNonce")))
         }
         _ => None,
     }

@@ -51,6 +51,12 @@ pub(super) fn write(
         in_flight: reading.in_flight.filter(|_| counting),
         waiting_for_input: total(|s| s.waiting_for_input),
         queued: total(|s| s.queued),
+        resume_nonce: reading.resume_nonce.clone(),
+        restart_nonce: if reading.rolled_out {
+            runtime.spec.restart_nonce.clone()
+        } else {
+            runtime.status.as_ref().and_then(|status| status.restart_nonce.clone())
+        },
         drain_deadline: reading.deadline.clone().filter(|_| counting && !reading.ready),
         entry_points: heard().map(|s| s.entry_points.clone()).max_by_key(Vec::len).unwrap_or_default(),
         health: worst(heard().map(|s| s.health)),

@@ -31,6 +31,8 @@ pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
         on_timeout: policy.on_timeout,
         keys: Vec::new(),
         keys_version: 0,
+        release_epoch: 0,
+        resume_nonce: None,
     };
     (!known).then_some(Decided { file, write: None })
 }

@@ -14,7 +14,11 @@ const GRACE_MARGIN_SECONDS: i32 = 5;
 const RESTART_ANNOTATION: &str = "agents.hive.dev/restart-nonce";
 
 /// What the API server would take and the runtime cannot live with: a sentence that names the field.
-pub(super) fn fault(runtime: &AgentRuntime, template: &Value) -> Option<String> {
+pub(super) fn fault(runtime: &AgentRuntime, template: &Value) -> Option<(&'static str, String)> {
+    unlivable(runtime, template).map(|what| ("InvalidTemplate", what))
+}
+
+fn unlivable(runtime: &AgentRuntime, template: &Value) -> Option<String> {
     let spec = template.get("spec")?;
     if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
         return Some("spec.template.spec.hostNetwork: a pod must have an address of its own; remove it".to_owned());
@@ -132,7 +136,7 @@ fn environment(runtime: &AgentRuntime) -> Value {
         WhilePaused::Reject => "reject",
         WhilePaused::Queue => "queue",
     };
-    json!([
+    let mut variables = json!([
         { "name": "HIVE_LIFECYCLE_ENABLED", "value": "true" },
         { "name": "HIVE_LIFECYCLE_HOST", "value": "0.0.0.0" },
         { "name": "HIVE_LIFECYCLE_PORT", "value": lifecycle.port.to_string() },
@@ -143,7 +147,11 @@ fn environment(runtime: &AgentRuntime) -> Value {
         { "name": "HIVE_POD_UID", "valueFrom": { "fieldRef": { "fieldPath": "metadata.uid" } } },
         { "name": "HIVE_BOOT_DIR", "value": "/etc/hive/boot" },
         { "name": "HIVE_DATA_DIR", "value": "/var/lib/hive" },
-    ])
+    ]);
+    if let (Value::Array(list), Some(rate)) = (&mut variables, lifecycle.resume_rate) {
+        list.push(json!({ "name": "HIVE_RESUME_RATE", "value": rate.to_string() }));
+    }
+    variables
 }
 
 fn probe(path: &str, period: i32, failures: i32) -> Value {

@@ -190,7 +190,7 @@ fn now() -> Timestamp {
 }
 
 fn decide(seen: &Observed) -> Plan {
-    plan(seen, &Settings { runtime_image: "agent-runtime:test".to_owned() }, now())
+    plan(seen, &Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned() }, now())
 }
 
 fn effects(plan: Plan) -> Effects {
