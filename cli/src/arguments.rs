@@ -34,8 +34,8 @@ pub(crate) struct Place {
     /// The namespace; the context's own if not given
     #[arg(long, short, global = true)]
     pub(crate) namespace: Option<String>,
-    /// Every namespace
-    #[arg(long, short = 'A', global = true, conflicts_with = "namespace")]
+    /// Every namespace, for what works on many
+    #[arg(long, short = 'A', global = true)]
     pub(crate) all_namespaces: bool,
 }
 
@@ -237,9 +237,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 fn names(begun: &OsStr) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy().into_owned();
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let listed = runtime.block_on(tokio::time::timeout(Duration::from_secs(2), async {
-        Kubernetes::connect(&Place::default()).await?.list(None).await
-    }));
+    let listed = runtime.block_on(async {
+        let asked = async { Kubernetes::connect(&Place::default()).await?.list(None).await };
+        tokio::time::timeout(Duration::from_secs(2), asked).await
+    });
     let all = listed.ok().and_then(Result::ok).unwrap_or_default();
     let names = all.into_iter().filter_map(|runtime| runtime.metadata.name);
     names.filter(|name| name.starts_with(&begun)).map(CompletionCandidate::new).collect()
