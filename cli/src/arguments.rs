@@ -73,6 +73,9 @@ pub(crate) enum Command {
     Trigger(Trigger),
     /// List executions, look at one, cancel it or answer its question
     Executions(Executions),
+    /// Check the cluster, the operator, your permissions and the clock
+    #[command(after_help = "Example:\n  kubectl hive doctor --namespace shop")]
+    Doctor,
     /// Print what makes the shell complete commands and names
     #[command(after_help = "Example:\n  source <(kubectl hive completion bash)")]
     Completion { shell: Shell },
@@ -233,12 +236,30 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     seconds.map(Duration::from_secs).ok_or_else(|| "give seconds, minutes or hours, such as 90s or 5m".to_owned())
 }
 
+/// The place that stands on a command line which is not finished, and so cannot be parsed.
+fn place(words: impl Iterator<Item = String>) -> Place {
+    let mut place = Place::default();
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+            None => (word, words.peek().cloned()),
+        };
+        match flag.as_str() {
+            "-n" | "--namespace" => place.namespace = value,
+            "--context" => place.context = value,
+            _ => {}
+        }
+    }
+    place
+}
+
 /// The names in the present namespace that begin so. A shell wants silence rather than an error.
 fn names(begun: &OsStr) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy().into_owned();
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
     let listed = runtime.block_on(async {
-        let asked = async { Kubernetes::connect(&Place::default()).await?.list(None).await };
+        let asked = async { Kubernetes::connect(&place(std::env::args())).await?.list(None).await };
         tokio::time::timeout(Duration::from_secs(2), asked).await
     });
     let all = listed.ok().and_then(Result::ok).unwrap_or_default();
@@ -262,6 +283,14 @@ mod tests {
         assert!(Cli::try_parse_from(["kubectl-hive", "pause"]).is_err());
         assert!(Cli::try_parse_from(["kubectl-hive", "pause", "a", "--all"]).is_err());
         assert!(Cli::try_parse_from(["kubectl-hive", "pause", "--all"]).is_ok());
+    }
+
+    #[test]
+    fn a_line_that_is_not_finished_says_where() {
+        let of = |line: &str| place(line.split(' ').map(str::to_owned));
+        assert_eq!(of("kubectl-hive -n shop pause").namespace.as_deref(), Some("shop"));
+        assert_eq!(of("kubectl-hive pause --namespace=shop --context east a").context.as_deref(), Some("east"));
+        assert_eq!(of("kubectl-hive pause").namespace, None);
     }
 
     #[test]

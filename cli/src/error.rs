@@ -26,6 +26,9 @@ pub(crate) enum Error {
         /// The runtime's words.
         detail: String,
     },
+    /// doctor found something wrong.
+    #[error("{0} of the above are wrong")]
+    Unwell(usize),
     /// What was asked does not fit.
     #[error("{0}")]
     Input(String),
@@ -41,7 +44,7 @@ impl Error {
     /// 1: it failed; 2: the arguments do not fit; 3: not reached in time; 4: not confirmed, nothing was changed.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Kubeconfig(_) | Self::Api { .. } | Self::Pod { .. } => 1,
+            Self::Kubeconfig(_) | Self::Api { .. } | Self::Pod { .. } | Self::Unwell(_) => 1,
             Self::Input(_) => 2,
             Self::TimedOut(_) => 3,
             Self::NotConfirmed(_) => 4,

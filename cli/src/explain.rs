@@ -40,6 +40,9 @@ fn rules(runtime: &AgentRuntime, status: &AgentRuntimeStatus) -> Vec<String> {
             show::desired(effective)
         ));
     }
+    if runtime.spec.replicas == 0 {
+        held.push("spec.replicas is 0, so there is no pod that could work: scale it up.".to_owned());
+    }
     let behind = status.replicas - status.acknowledged_replicas;
     if behind > 0 {
         held.push(format!(
@@ -92,6 +95,14 @@ fn drain(runtime: &AgentRuntime, status: &AgentRuntimeStatus) -> Option<String> 
 mod tests {
     use super::*;
     use crate::show::tests::pausing;
+
+    #[test]
+    fn without_replicas_it_says_why_nothing_runs() {
+        let mut runtime = pausing();
+        assert!(!text(&runtime).contains("spec.replicas is 0"));
+        runtime.spec.replicas = 0;
+        assert!(text(&runtime).contains("spec.replicas is 0"));
+    }
 
     #[test]
     fn a_drain_under_way_says_what_it_waits_for() {

@@ -3,8 +3,11 @@
 use crds::AgentRuntime;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -13,6 +16,7 @@ use serde_json::Value;
 use crate::arguments::Place;
 use crate::error::Error;
 
+const OPERATOR_LABEL: &str = "app.kubernetes.io/name=agentruntime-operator";
 const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
 
 pub(crate) struct Kubernetes {
@@ -63,6 +67,51 @@ impl Kubernetes {
         found.map_err(|e| api(&format!("agentruntime {place}/{name} cannot be read"), &e))?.ok_or_else(|| {
             Error::Input(format!("there is no agentruntime {name} in namespace {place}: see kubectl hive status -A"))
         })
+    }
+
+    /// The namespace that is meant; none for all.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The API server's version, and how many seconds this machine's clock is ahead of it.
+    pub(crate) async fn version(&self) -> Result<(String, Option<i64>), Error> {
+        let what = "the version cannot be read";
+        let request = Request::get("/version").body(Body::empty());
+        let request = request.map_err(|e| Error::Input(format!("{what}: {e}")))?;
+        let response = self.client.send(request).await.map_err(|e| api(what, &e))?;
+        let date = response.headers().get(http::header::DATE).and_then(|value| value.to_str().ok());
+        let skew = date.and_then(|date| skew(date, Timestamp::now()));
+        let bytes = response.into_body().collect().await.map_err(|e| api(what, &e))?.to_bytes();
+        let version: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let said = version.get("gitVersion").and_then(Value::as_str);
+        Ok((said.unwrap_or("of an unknown version").to_owned(), skew))
+    }
+
+    /// Whether the group of our custom resources is served.
+    pub(crate) async fn serves(&self, group: &str) -> Result<bool, Error> {
+        let groups = self.client.list_api_groups().await.map_err(|e| api("API groups cannot be listed", &e))?;
+        Ok(groups.groups.iter().any(|found| found.name == group))
+    }
+
+    /// The operator's Deployments, each with its ready pods.
+    pub(crate) async fn operators(&self) -> Result<Vec<(String, i32)>, Error> {
+        let all: Api<Deployment> = Api::all(self.client.clone());
+        let list = all.list(&ListParams::default().labels(OPERATOR_LABEL)).await;
+        let found = list.map_err(|e| api("deployments cannot be listed", &e))?.items.into_iter().map(|deployment| {
+            let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+            let (namespace, name) = (deployment.metadata.namespace, deployment.metadata.name);
+            (format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()), ready)
+        });
+        Ok(found.collect())
+    }
+
+    /// Whether this person may do that.
+    pub(crate) async fn may(&self, review: &SelfSubjectAccessReview) -> Result<bool, Error> {
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), review).await;
+        let answer = answer.map_err(|e| api("permissions cannot be asked for", &e))?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
     }
 
     /// Runtimes of one namespace.
@@ -127,6 +176,12 @@ impl Kubernetes {
     }
 }
 
+/// How many seconds `now` is ahead of an HTTP date.
+fn skew(date: &str, now: Timestamp) -> Option<i64> {
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(now.as_second() - theirs.timestamp().as_second())
+}
+
 /// Namespace and name.
 pub(crate) fn identity(runtime: &AgentRuntime) -> (&str, &str) {
     (runtime.metadata.namespace.as_deref().unwrap_or("default"), runtime.metadata.name.as_deref().unwrap_or_default())
@@ -148,4 +203,16 @@ fn api(what: &str, error: &dyn std::error::Error) -> Error {
         );
     }
     Error::Api { what: what.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_date_is_compared_with_ours() {
+        let now: Timestamp = "2026-11-25T07:00:10Z".parse().unwrap();
+        assert_eq!(skew("Wed, 25 Nov 2026 07:00:00 GMT", now), Some(10));
+        assert_eq!(skew("yesterday", now), None);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod confirm;
+mod doctor;
 mod error;
 mod explain;
 mod kubernetes;
@@ -55,6 +56,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Restart(task) => verb::run(&cluster().await?, verb::Verb::Restart, task).await,
         Command::Trigger(task) => pods::trigger(&cluster().await?, task).await,
         Command::Executions(task) => pods::executions(&cluster().await?, task).await,
+        Command::Doctor => doctor::run(&cluster().await?).await,
         Command::Completion { shell } => {
             println!("{}", arguments::completion(*shell));
             Ok(())
