@@ -161,3 +161,22 @@ fn rendered(runtimes: &[AgentRuntime], output: Output) -> Result<String, Error> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::show::tests::pausing;
+
+    #[test]
+    fn reached_is_ready_at_the_generation_that_was_asked_for() {
+        let mut runtime = pausing();
+        assert!(!is_reached(&runtime, 4), "it still drains");
+        if let Some(status) = &mut runtime.status {
+            status.conditions.iter_mut().for_each(|condition| "True".clone_into(&mut condition.status));
+        }
+        assert!(is_reached(&runtime, 4));
+        assert!(!is_reached(&runtime, 5), "an answer to an older spec is none");
+        runtime.status = None;
+        assert!(!is_reached(&runtime, 0));
+    }
+}
