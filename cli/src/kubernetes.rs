@@ -1,0 +1,218 @@
+//! The API server, under the user's own RBAC: runtimes, and the pods' API through the pod proxy.
+
+use crds::AgentRuntime;
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+
+use crate::arguments::Place;
+use crate::error::Error;
+
+const OPERATOR_LABEL: &str = "app.kubernetes.io/name=agentruntime-operator";
+const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
+
+pub(crate) struct Kubernetes {
+    client: Client,
+    namespace: Option<String>,
+    default_namespace: String,
+}
+
+impl Kubernetes {
+    pub(crate) async fn connect(place: &Place) -> Result<Self, Error> {
+        let broken = |error: &dyn std::fmt::Display| Error::Kubeconfig(error.to_string());
+        let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
+        // Without any kubeconfig it may still be a pod with a ServiceAccount.
+        let config = if place.context.is_some() || Kubeconfig::read().is_ok() {
+            Config::from_kubeconfig(&options).await.map_err(|e| broken(&e))?
+        } else {
+            Config::infer().await.map_err(|e| broken(&e))?
+        };
+        // Fails only where it has been done before, which is as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let default_namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|e| broken(&e))?;
+        let namespace = (!place.all_namespaces).then(|| default_namespace.clone());
+        Ok(Self { client, namespace, default_namespace })
+    }
+
+    /// The runtimes of the namespace, or of all, by an optional label selector; in order of their names.
+    pub(crate) async fn list(&self, selector: Option<&str>) -> Result<Vec<AgentRuntime>, Error> {
+        let parameters = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
+        let list = self.runtimes().list(&parameters).await.map_err(|e| api("agentruntimes cannot be listed", &e))?;
+        let mut items = list.items;
+        items.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
+        Ok(items)
+    }
+
+    /// All runtimes that are meant, for lists and watches.
+    pub(crate) fn runtimes(&self) -> Api<AgentRuntime> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        }
+    }
+
+    /// One runtime of the present namespace.
+    pub(crate) async fn get(&self, name: &str) -> Result<AgentRuntime, Error> {
+        let place = &self.default_namespace;
+        let found = self.of(place).get_opt(name).await;
+        found.map_err(|e| api(&format!("agentruntime {place}/{name} cannot be read"), &e))?.ok_or_else(|| {
+            Error::Input(format!("there is no agentruntime {name} in namespace {place}: see kubectl hive status -A"))
+        })
+    }
+
+    /// The namespace that is meant; none for all.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// The API server's version, and how many seconds this machine's clock is ahead of it.
+    pub(crate) async fn version(&self) -> Result<(String, Option<i64>), Error> {
+        let what = "the version cannot be read";
+        let request = Request::get("/version").body(Body::empty());
+        let request = request.map_err(|e| Error::Input(format!("{what}: {e}")))?;
+        let response = self.client.send(request).await.map_err(|e| api(what, &e))?;
+        let date = response.headers().get(http::header::DATE).and_then(|value| value.to_str().ok());
+        let skew = date.and_then(|date| skew(date, Timestamp::now()));
+        let bytes = response.into_body().collect().await.map_err(|e| api(what, &e))?.to_bytes();
+        let version: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let said = version.get("gitVersion").and_then(Value::as_str);
+        Ok((said.unwrap_or("of an unknown version").to_owned(), skew))
+    }
+
+    /// Whether the group of our custom resources is served.
+    pub(crate) async fn serves(&self, group: &str) -> Result<bool, Error> {
+        let groups = self.client.list_api_groups().await.map_err(|e| api("API groups cannot be listed", &e))?;
+        Ok(groups.groups.iter().any(|found| found.name == group))
+    }
+
+    /// The operator's Deployments, each with its ready pods.
+    pub(crate) async fn operators(&self) -> Result<Vec<(String, i32)>, Error> {
+        let all: Api<Deployment> = Api::all(self.client.clone());
+        let list = all.list(&ListParams::default().labels(OPERATOR_LABEL)).await;
+        let found = list.map_err(|e| api("deployments cannot be listed", &e))?.items.into_iter().map(|deployment| {
+            let ready = deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0);
+            let (namespace, name) = (deployment.metadata.namespace, deployment.metadata.name);
+            (format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()), ready)
+        });
+        Ok(found.collect())
+    }
+
+    /// Whether this person may do that.
+    pub(crate) async fn may(&self, review: &SelfSubjectAccessReview) -> Result<bool, Error> {
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), review).await;
+        let answer = answer.map_err(|e| api("permissions cannot be asked for", &e))?;
+        Ok(answer.status.is_some_and(|status| status.allowed))
+    }
+
+    /// Runtimes of one namespace.
+    pub(crate) fn of(&self, namespace: &str) -> Api<AgentRuntime> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Changes a runtime by a merge patch.
+    pub(crate) async fn patch(&self, runtime: &AgentRuntime, patch: &Value) -> Result<AgentRuntime, Error> {
+        let (namespace, name) = identity(runtime);
+        let parameters = PatchParams { field_manager: Some("kubectl-hive".to_owned()), ..PatchParams::default() };
+        let patched = self.of(namespace).patch(name, &parameters, &Patch::Merge(patch)).await;
+        patched.map_err(|e| api(&format!("agentruntime {namespace}/{name} cannot be changed"), &e))
+    }
+
+    /// The names of a runtime's running pods.
+    pub(crate) async fn pods(&self, runtime: &AgentRuntime) -> Result<Vec<String>, Error> {
+        let (namespace, name) = identity(runtime);
+        let parameters = ListParams::default().labels(&format!("{RUNTIME_LABEL}={name}"));
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let list = pods.list(&parameters).await.map_err(|e| api("pods cannot be listed", &e))?;
+        let runs = |pod: &Pod| {
+            pod.metadata.deletion_timestamp.is_none()
+                && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+        };
+        Ok(list.items.into_iter().filter(runs).filter_map(|pod| pod.metadata.name).collect())
+    }
+
+    /// One request to a pod's own API, through the API server. Needs pods/proxy: get to read, create to change.
+    pub(crate) async fn ask(
+        &self,
+        runtime: &AgentRuntime,
+        pod: &str,
+        (method, path): (Method, &str),
+        key: Option<&str>,
+        body: &str,
+    ) -> Result<Value, Error> {
+        let (namespace, _) = identity(runtime);
+        let port = runtime.spec.lifecycle.port;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}"))
+            .header(http::header::CONTENT_TYPE, "application/json");
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let what = format!("pod {namespace}/{pod} cannot be asked (it needs the permission pods/proxy)");
+        let request = request
+            .body(Body::from(body.as_bytes().to_vec()))
+            .map_err(|e| Error::Input(format!("the request to the pod cannot be made: {e}")))?;
+        let response = self.client.send(request).await.map_err(|e| api(&what, &e))?;
+        let code = response.status();
+        let bytes = response.into_body().collect().await.map_err(|e| api(&what, &e))?.to_bytes();
+        let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if code.is_success() {
+            return Ok(answer);
+        }
+        // The runtime says `detail`, the API server `message`.
+        let said = answer.get("detail").or_else(|| answer.get("message")).and_then(Value::as_str);
+        let detail = said.map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
+        Err(Error::Pod { pod: format!("{namespace}/{pod}"), code: code.as_u16(), detail })
+    }
+}
+
+/// How many seconds `now` is ahead of an HTTP date.
+fn skew(date: &str, now: Timestamp) -> Option<i64> {
+    let theirs = jiff::fmt::rfc2822::parse(date).ok()?;
+    Some(now.as_second() - theirs.timestamp().as_second())
+}
+
+/// Namespace and name.
+pub(crate) fn identity(runtime: &AgentRuntime) -> (&str, &str) {
+    (runtime.metadata.namespace.as_deref().unwrap_or("default"), runtime.metadata.name.as_deref().unwrap_or_default())
+}
+
+fn api(what: &str, error: &dyn std::error::Error) -> Error {
+    let mut reason = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let text = inner.to_string();
+        if !reason.contains(&text) {
+            reason = format!("{reason}: {text}");
+        }
+        source = inner.source();
+    }
+    if reason.contains("404") || reason.contains("page not found") {
+        reason.push_str(
+            "\nIs the operator's chart installed in this cluster? See kubectl get crd agentruntimes.agents.hive.dev",
+        );
+    }
+    Error::Api { what: what.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_date_is_compared_with_ours() {
+        let now: Timestamp = "2026-11-25T07:00:10Z".parse().unwrap();
+        assert_eq!(skew("Wed, 25 Nov 2026 07:00:00 GMT", now), Some(10));
+        assert_eq!(skew("yesterday", now), None);
+    }
+}
