@@ -123,7 +123,7 @@ fn number(value: f64) -> String {
         0.0 => "0".to_owned(),
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
-        value if value >= 1.0 || value < 0.0 => format!("{value:.2}"),
+        value if !(0.0..1.0).contains(&value) => format!("{value:.2}"),
         value => format!("{value:.3}"),
     }
 }

@@ -35,8 +35,6 @@ impl Kubernetes {
         } else {
             Config::infer().await.map_err(|e| broken(&e))?
         };
-        // Fails only where it has been done before, which is as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let default_namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|e| broken(&e))?;
         let namespace = (!place.all_namespaces).then(|| default_namespace.clone());
