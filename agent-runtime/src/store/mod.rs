@@ -133,9 +133,15 @@ impl Store {
         let broken = |what: &dyn std::fmt::Display| Error::Broken(format!("{}: {what}", path.display()));
         std::fs::create_dir_all(folder).map_err(|error| broken(&error))?;
         let before = original::Original::of(&path).map_err(|error| broken(&error))?;
-        let database = open_database(&path).map(Arc::new).map_err(|error| match before.restore(&path) {
-            Ok(()) => broken(&format!("{error}. The file is as it was: restore it from a copy, or move it away")),
-            Err(restore) => broken(&format!("{error}; and the file could not be left as it was: {restore}")),
+        let database = open_database(&path).map(Arc::new).map_err(|error| {
+            // Whoever holds it has written since: what was read before must not be put over that.
+            if matches!(error, redb::Error::DatabaseAlreadyOpen) {
+                return broken(&format!("{error}. Another process holds it: give each its own data folder"));
+            }
+            match before.restore(&path) {
+                Ok(()) => broken(&format!("{error}. The file is as it was: restore it from a copy, or move it away")),
+                Err(restore) => broken(&format!("{error}; and the file could not be left as it was: {restore}")),
+            }
         })?;
         let counts = Arc::new(Counts { healthy: AtomicBool::new(true), ..Counts::default() });
         let space = Arc::new(space::Space::of(folder));

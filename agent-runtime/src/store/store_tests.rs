@@ -224,3 +224,15 @@ async fn a_definition_is_on_disk_before_what_comes_after_it() {
     store.accept(execution("main"), None).await.unwrap();
     assert_eq!(store.definitions().unwrap()["h"], ("f".to_owned(), "text".to_owned()));
 }
+
+#[tokio::test]
+async fn a_store_that_another_process_holds_is_not_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = Store::open(folder.path(), Ended::new()).unwrap();
+    held.accept(Execution::new("e", "d", "n", serde_json::Map::new(), Timestamp::now()), None).await.unwrap();
+    let modified = || std::fs::metadata(folder.path().join("executions.redb")).unwrap().modified().unwrap();
+    let before = modified();
+    let refused = Store::open(folder.path(), Ended::new()).unwrap_err().to_string();
+    assert!(refused.contains("Another process holds it"), "{refused}");
+    assert_eq!(modified(), before);
+}
