@@ -121,5 +121,8 @@ async fn a_thousand_kills_lose_nothing_and_double_nothing() {
     // One that was taken up three times and killed each time before its first step ended is right to end so.
     assert!(looped.len() * 50 <= ended.len(), "hardly any is killed three times before its first step ends");
     assert!(repeated <= kills * CONCURRENT * 2, "at most the steps in flight are repeated by a kill");
-    assert!(effects.values().all(|count| *count <= 4), "three claims without progress end an execution");
+    // Three claims without progress end an execution; a branch of a fork may have been begun by three more,
+    // in the last of which the other branch ended, which is progress.
+    let most = effects.values().max().copied().unwrap_or(0);
+    assert!(most <= 6, "one step was begun {most} times");
 }
