@@ -99,12 +99,14 @@ pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
             format!("{RECONCILE_ANNOTATION} is disabled: its spec and children are left alone; remove the annotation");
         ("Disabled", what)
     });
-    let mut claims = vec![base(runtime, &own, disabled)];
+    let mut claims = Vec::new();
     if !disabled {
         let wrong = from_windows(runtime, &own, now, &mut claims, &mut edges);
         trouble = wrong.map(|why| ("InvalidWindow", why));
     }
     let unsure = from_freezes(seen, &own, now, &mut claims, &mut edges);
+    let frozen = claims.iter().any(|claim| claim.kind == Kind::Freeze);
+    claims.push(base(runtime, &own, disabled, frozen));
     let mut effective = most_severe(claims, own, disabled);
     if let Some(unknown) = unsure {
         let floor = floor(seen, &effective.policy);
@@ -144,11 +146,13 @@ fn own(seen: &Observed, disabled: bool) -> Policy {
 
 /// What the object is to be without windows and freezes. One that is left alone stays as it was, except that
 /// what a freeze made of it does not outlive the freeze.
-fn base(runtime: &AgentRuntime, own: &Policy, disabled: bool) -> Claim {
+fn base(runtime: &AgentRuntime, own: &Policy, disabled: bool, frozen: bool) -> Claim {
     match present(runtime) {
         Some((source, desired)) if disabled && !source.starts_with("Freeze") => {
             Claim::of(Kind::Kept, source, desired, own)
         }
+        // What it was before is not known any more; until the freeze ends, the freeze alone decides.
+        Some(_) if disabled && frozen => Claim::of(Kind::Kept, "", Desired::Running, own),
         Some(_) | None => Claim::of(Kind::Spec, "", own.desired, own),
     }
 }
