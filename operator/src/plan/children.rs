@@ -29,9 +29,16 @@ pub(super) struct Wanted {
     pub(super) replicas: i32,
     /// What is wrong with the spec, though the API server would take it: a reason and a sentence.
     pub(super) fault: Option<(&'static str, String)>,
+    /// Children are kept back: the agent is missing, or what would be applied cannot work.
+    pub(super) withheld: bool,
 }
 
 impl Wanted {
+    /// Nothing can be applied: only the number of pods is known.
+    pub(super) fn withheld(replicas: i32) -> Self {
+        Self { apply: Vec::new(), delete: Vec::new(), replicas, fault: None, withheld: true }
+    }
+
     /// Whether this plan itself applies the Deployment: then no rollout is complete.
     pub(super) fn changes_pods(&self) -> bool {
         self.apply.iter().any(|child| child.key.kind == ChildKind::Deployment)
@@ -45,7 +52,7 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
     let agent = match &seen.agent {
         AgentText::Found { text, file } => Some(agent_config_map(runtime, text, file)),
         AgentText::Builtin => None,
-        AgentText::Missing(_) => return Wanted { apply: Vec::new(), delete: Vec::new(), replicas, fault: None },
+        AgentText::Missing(_) => return Wanted::withheld(replicas),
     };
     let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
     let template = template::pod_template(runtime, settings, mount);
@@ -62,11 +69,12 @@ pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standi
     if differs(seen, &deployment) || strategy_must_change(seen, policy, replicas) {
         apply.push(deployment);
     }
-    if refused || fault.is_some() {
+    let withheld = refused || fault.is_some();
+    if withheld {
         apply.clear();
     }
     let delete = unused(seen, &children);
-    Wanted { apply, delete, replicas, fault }
+    Wanted { apply, delete, replicas, fault, withheld }
 }
 
 /// Each pod has a store of its own, so each would run every tick.

@@ -103,6 +103,18 @@ fn every_plan_of_a_freeze_and_of_a_window() {
 }
 
 #[test]
+fn a_freeze_does_not_let_in_the_spec_of_an_object_that_is_left_alone() {
+    let mut world = World::running();
+    world.disable(true);
+    world.settle(20);
+    world.ask(DesiredState::Stopped);
+    world.fleet.freezes = vec![plain("stop", HeldState::Paused)];
+    world.settle(20);
+    assert_eq!((world.status().state, world.source().0), (Some(RuntimeState::Paused), "Freeze stop"));
+    assert_eq!((world.commanded(), world.pods.len()), (Desired::Paused, 2));
+}
+
+#[test]
 fn frozen_is_ready_and_the_end_of_the_freeze_gives_back_its_own_state() {
     for (own, back) in [(DesiredState::Running, "True Running"), (DesiredState::Paused, "True Paused")] {
         let mut world = World::new(own, 2);

@@ -172,7 +172,9 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let (wanted, scale) = if effective.disabled {
         suspended::wanted(seen, &policy, &standings)
     } else {
-        (children::plan(seen, settings, &policy, &standings), None)
+        let wanted = children::plan(seen, settings, &policy, &standings);
+        let scale = suspended::stop(seen, &policy, &wanted);
+        (wanted, scale)
     };
     let reading = reading::Reading::of(seen, &decided.file, &effective, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);

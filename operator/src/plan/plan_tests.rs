@@ -678,6 +678,24 @@ fn a_sick_pod_does_not_block_a_stop() {
 }
 
 #[test]
+fn a_stop_takes_the_pods_away_though_nothing_can_be_applied() {
+    let host = serde_json::json!({ "spec": { "hostNetwork": true } });
+    for refused in [false, true] {
+        let mut world = World::new(DesiredState::Running, 1);
+        world.settle(20);
+        world.ask(DesiredState::Stopped);
+        if refused {
+            world.refusal = Some(Refusal { generation: 2, message: "spec.template: unknown field".to_owned() });
+        } else {
+            world.runtime.spec.template = host.as_object().cloned();
+        }
+        world.settle(20);
+        assert_eq!((world.pods.len(), world.status().state), (0, Some(RuntimeState::Stopped)), "{refused}");
+        assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
+    }
+}
+
+#[test]
 fn while_paused_replicas_fall_and_do_not_rise() {
     let mut world = World::new(DesiredState::Paused, 2);
     world.settle(20);

@@ -48,6 +48,13 @@ pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>
         Desired::Running | Desired::Paused => now,
     };
     let scale = Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas };
-    let wanted = Wanted { apply: Vec::new(), delete: Vec::new(), replicas, fault: None };
+    let wanted = Wanted::withheld(replicas);
     (wanted, Some(scale).filter(|_| seen.deployment.is_some() && replicas != now))
+}
+
+/// A stop takes the pods away though nothing else of the object can be applied.
+pub(super) fn stop(seen: &Observed, policy: &Policy, wanted: &Wanted) -> Option<Scale> {
+    let now = seen.deployment.as_ref().map(|deployment| deployment.wanted)?;
+    let due = policy.desired == Desired::Stopped && wanted.withheld && wanted.replicas < now;
+    due.then(|| Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas: wanted.replicas })
 }
