@@ -11,7 +11,6 @@ mod pods;
 mod show;
 mod verb;
 mod wait;
-mod yaml;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event, watch_object, watcher};
 use crate::arguments::{Output, Status};
 use crate::error::Error;
 use crate::kubernetes::{Kubernetes, identity};
-use crate::{show, yaml};
+use crate::show;
 
 /// Whether the operator has answered this generation of the spec and every pod has acknowledged it.
 pub(crate) fn is_reached(runtime: &AgentRuntime, generation: i64) -> bool {
@@ -155,7 +155,7 @@ fn rendered(runtimes: &[AgentRuntime], output: Output) -> Result<String, Error> 
             let items = serde_json::to_value(runtimes).map_err(|e| broken(&e))?;
             let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items});
             if output == Output::Yaml {
-                return yaml::text(&list).map_err(|e| broken(&e));
+                return crds::yaml::text(&list).map_err(|e| broken(&e));
             }
             serde_json::to_string_pretty(&list).map(|text| format!("{text}\n")).map_err(|e| broken(&e))
         }

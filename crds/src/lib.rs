@@ -4,6 +4,7 @@ pub mod freeze;
 pub mod spec;
 pub mod status;
 pub mod window;
+pub mod yaml;
 
 pub use freeze::*;
 pub use spec::*;

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use serde::ser::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::{api, workspace};
@@ -48,11 +47,11 @@ fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
     for definition in crds::definitions() {
         let name = definition.spec.names.plural.clone();
         let mut value = serde_json::to_value(&definition)?;
-        let plain = serde_saphyr::to_string(&Plain(&value))?;
+        let plain = crds::yaml::text(&value)?;
         files.push((workspace::root().join(format!("crds/generated/{name}.yaml")), format!("{HEADER}{plain}")));
         values.push(value.clone());
         annotate(&mut value, "helm.sh/resource-policy", "keep")?;
-        let kept = serde_saphyr::to_string(&Plain(&value))?;
+        let kept = crds::yaml::text(&value)?;
         if kept.contains("{{") {
             bail!("{name}: a description holds {{{{, which Helm would read as a template");
         }
@@ -68,25 +67,6 @@ fn annotate(value: &mut Value, key: &str, to: &str) -> anyhow::Result<()> {
     let metadata = value.get_mut("metadata").and_then(Value::as_object_mut).context("a definition has metadata")?;
     metadata.insert("annotations".to_owned(), json!({ key: to }));
     Ok(())
-}
-
-/// A JSON value for serialisers other than JSON's. Where some crate of the build asks serde_json for
-/// numbers of any precision, a value hands them on in a form that only JSON's own serialiser knows.
-struct Plain<'a>(&'a Value);
-
-impl Serialize for Plain<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(whole), _) => serializer.serialize_i64(whole),
-                (None, Some(real)) => serializer.serialize_f64(real),
-                (None, None) => Err(serde::ser::Error::custom(format!("{number} is no number of YAML"))),
-            },
-            Value::Array(items) => serializer.collect_seq(items.iter().map(Plain)),
-            Value::Object(fields) => serializer.collect_map(fields.iter().map(|(key, value)| (key, Plain(value)))),
-            Value::Null | Value::Bool(_) | Value::String(_) => self.0.serialize(serializer),
-        }
-    }
 }
 
 #[cfg(test)]

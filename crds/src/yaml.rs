@@ -4,7 +4,10 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::Value;
 
 /// The value as a YAML document.
-pub(crate) fn text(value: &Value) -> Result<String, serde_saphyr::ser::Error> {
+///
+/// # Errors
+/// It holds a number that is too large for YAML.
+pub fn text(value: &Value) -> Result<String, serde_saphyr::ser::Error> {
     serde_saphyr::to_string(&Plain(value))
 }
 
