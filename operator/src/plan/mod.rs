@@ -169,13 +169,12 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
     let decided = untouched.unwrap_or_else(|| epoch::decide(seen, &policy));
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
-    let (wanted, scale) = if effective.disabled {
+    let wanted = if effective.disabled {
         suspended::wanted(seen, &policy, &standings)
     } else {
-        let wanted = children::plan(seen, settings, &policy, &standings);
-        let scale = suspended::stop(seen, &policy, &wanted);
-        (wanted, scale)
+        children::plan(seen, settings, &policy, &standings)
     };
+    let scale = suspended::scale(seen, &policy, effective.disabled, &wanted);
     let reading = reading::Reading::of(seen, &decided.file, &effective, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
     let next = status::write(seen, &reading, &effective, now);

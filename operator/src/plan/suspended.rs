@@ -1,4 +1,4 @@
-//! An object that asks to be left alone: what is still done about it.
+//! An object that asks to be left alone, or whose children cannot be applied: what is still done about it.
 
 use crds::DesiredState;
 use lifecycle::{BootFile, Desired};
@@ -39,7 +39,7 @@ pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
 
 /// Its children stay as they are, except that a freeze that stops it takes its pods away, and its end
 /// brings them back.
-pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> (Wanted, Option<Scale>) {
+pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> Wanted {
     let now = seen.deployment.as_ref().map_or(0, |deployment| deployment.wanted);
     let was_stopped = seen.runtime.status.as_ref().is_some_and(|s| s.desired_state == Some(DesiredState::Stopped));
     let replicas = match policy.desired {
@@ -47,14 +47,13 @@ pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>
         Desired::Running | Desired::Paused if was_stopped => seen.runtime.spec.replicas,
         Desired::Running | Desired::Paused => now,
     };
-    let scale = Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas };
-    let wanted = Wanted::withheld(replicas);
-    (wanted, Some(scale).filter(|_| seen.deployment.is_some() && replicas != now))
+    Wanted::withheld(replicas)
 }
 
-/// A stop takes the pods away though nothing else of the object can be applied.
-pub(super) fn stop(seen: &Observed, policy: &Policy, wanted: &Wanted) -> Option<Scale> {
-    let now = seen.deployment.as_ref().map(|deployment| deployment.wanted)?;
-    let due = policy.desired == Desired::Stopped && wanted.withheld && wanted.replicas < now;
+/// The number of pods alone, where nothing else is applied: of an object that is left alone, and for a stop,
+/// which takes the pods away whatever is wrong with the rest.
+pub(super) fn scale(seen: &Observed, policy: &Policy, disabled: bool, wanted: &Wanted) -> Option<Scale> {
+    let now = seen.deployment.as_ref()?.wanted;
+    let due = wanted.withheld && wanted.replicas != now && (disabled || policy.desired == Desired::Stopped);
     due.then(|| Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas: wanted.replicas })
 }
