@@ -130,6 +130,8 @@ impl Tally {
         // Built by the tests before; the instrumented build leaves examples out.
         tarpaulin.env("HIVE_TEST_MCP_SERVER", workspace::target().join("debug/examples/mcp_server"));
         tarpaulin.args(["tarpaulin", "--engine", "llvm", "--follow-exec", "--skip-clean", "--out", "Stdout"]);
+        // Seconds that one test program may take; the process tests alone take minutes.
+        tarpaulin.args(["--timeout", "1800"]);
         tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
         tarpaulin.args([
             "--exclude-files",
