@@ -6,26 +6,11 @@ use jiff::Timestamp;
 use redb::ReadableTable as _;
 
 use super::tables::{DEFINITIONS, EXECUTIONS, IDEMPOTENCY, JOURNAL, LIVE, TICKS, USAGE, read_key};
-use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, State, Store};
+use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, Store};
+use crate::store::Filter;
 
 /// Executions that are thrown away in one transaction, so that no trigger waits long behind them.
 const SWEEP: usize = 200;
-
-/// Which executions to list.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    /// Of this entry point.
-    pub entry_point: Option<String>,
-    /// In this state.
-    pub state: Option<State>,
-}
-
-impl Filter {
-    fn admits(&self, execution: &Execution) -> bool {
-        self.entry_point.as_ref().is_none_or(|entry| *entry == execution.entry_point)
-            && self.state.is_none_or(|state| state == execution.state)
-    }
-}
 
 impl Store {
     /// Every definition that was kept: file name and text by hash.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::store::{Filter, MAIN, What};
 
 fn execution(entry: &str) -> Execution {
     Execution::new(entry, "hash", "first", serde_json::Map::new(), Timestamp::now())
