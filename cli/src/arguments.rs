@@ -1,11 +1,18 @@
 //! The command line: what can be asked for, and the help on it.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use crds::FreezeMode;
+use kube::api::ListParams;
 
+use crate::error::Error;
 use crate::kubernetes::Kubernetes;
 
 const CODES: &str = "Exit codes:
@@ -63,6 +70,14 @@ pub(crate) enum Command {
     /// Replace the pods, by a new spec.restartNonce
     #[command(after_help = "Example:\n  kubectl hive restart site-watch --wait")]
     Restart(Change),
+    /// Hold every runtime of a namespace, of some or of all, without touching any
+    #[command(
+        after_help = "Examples:\n  kubectl hive freeze bad-model -n shop --reason 'wrong answers' --wait\n  kubectl hive freeze all -A --mode checkpoint --yes"
+    )]
+    Freeze(Freeze),
+    /// Take a freeze away: each runtime is again what its own spec says
+    #[command(after_help = "Example:\n  kubectl hive unfreeze bad-model")]
+    Unfreeze(Unfreeze),
     /// Say in words why a runtime is in the state it is in
     #[command(after_help = "Example:\n  kubectl hive explain-state site-watch")]
     ExplainState(Named),
@@ -73,6 +88,17 @@ pub(crate) enum Command {
     Trigger(Trigger),
     /// List executions, look at one, cancel it or answer its question
     Executions(Executions),
+    /// Print what the pods of a runtime print
+    #[command(
+        after_help = "Examples:\n  kubectl hive logs site-watch --follow\n  kubectl hive logs site-watch --execution 0197e5"
+    )]
+    Logs(Logs),
+    /// Check a file of objects, or an agent's definition, before it is applied
+    #[command(after_help = "Example:\n  kubectl hive validate examples/agents/site-watch.yaml")]
+    Validate(Validate),
+    /// Check that a server of your own speaks the lifecycle contract; pauses, stops and starts it
+    #[command(after_help = "Example:\n  kubectl hive conformance http://localhost:8080")]
+    Conformance(Conformance),
     /// Check the cluster, the operator, your permissions and the clock
     #[command(after_help = "Example:\n  kubectl hive doctor --namespace shop")]
     Doctor,
@@ -128,6 +154,137 @@ pub(crate) struct Change {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct Freeze {
+    /// A name for the freeze
+    pub(crate) name: String,
+    /// Only runtimes with these labels
+    #[arg(long, short = 'l')]
+    pub(crate) selector: Option<Labels>,
+    /// Every namespace with these labels, instead of one namespace
+    #[arg(long, conflicts_with = "all_namespaces")]
+    pub(crate) namespace_selector: Option<Labels>,
+    /// Take the pods away too, once drained
+    #[arg(long)]
+    pub(crate) stop: bool,
+    /// What becomes of what is in flight; what each runtime's own lifecycle says if left out
+    #[arg(long, value_enum)]
+    pub(crate) mode: Option<Mode>,
+    /// When a drain is overdue, such as 5m
+    #[arg(long, value_parser = duration)]
+    pub(crate) deadline: Option<Duration>,
+    /// Why, shown in each runtime's conditions
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// When it ends by itself, such as 2h
+    #[arg(long, value_parser = duration)]
+    pub(crate) expires_in: Option<Duration>,
+    /// How many runtimes go back to work each second when it has ended, 1 to 10000
+    #[arg(long, value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub(crate) resume_per_second: Option<i32>,
+    /// Do not ask for the number affected
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// Wait until every runtime has reached it
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, such as 90s or 5m
+    #[arg(long, value_parser = duration, default_value = "5m")]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Unfreeze {
+    /// The freeze
+    #[arg(add = ArgValueCompleter::new(freezes))]
+    pub(crate) name: String,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Logs {
+    /// The runtime
+    #[arg(add = ArgValueCompleter::new(names))]
+    pub(crate) name: String,
+    /// Go on with what is printed from now on
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// So many lines of each pod
+    #[arg(long, value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) tail: Option<i64>,
+    /// Only what is newer, such as 5m
+    #[arg(long, value_parser = duration)]
+    pub(crate) since: Option<Duration>,
+    /// Only lines of this execution
+    #[arg(long)]
+    pub(crate) execution: Option<String>,
+    /// Of the container before this one, which has ended
+    #[arg(long, conflicts_with = "follow")]
+    pub(crate) previous: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Validate {
+    /// A file with AgentRuntimes and AgentFreezes, or with one agent
+    pub(crate) file: PathBuf,
+    /// Without an API server: only agents are checked
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Conformance {
+    /// Where the server is: a runtime that stands alone, idle, without token or signature
+    pub(crate) url: String,
+    /// How long each change of state may take
+    #[arg(long, value_parser = duration, default_value = "30s")]
+    pub(crate) timeout: Duration,
+}
+
+/// Labels that must have these values: k=v, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Labels(pub(crate) BTreeMap<String, String>);
+
+impl FromStr for Labels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair = |word: &str| match word.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !key.ends_with('!') && !value.starts_with('=') => {
+                Ok((key.to_owned(), value.to_owned()))
+            }
+            _ => Err(format!("{word:?}: give labels such as team=search,tier=1")),
+        };
+        text.split(',').map(pair).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<String> = self.0.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        f.write_str(&pairs.join(","))
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    /// It finishes
+    Drain,
+    /// It stops at its next step and goes on afterwards
+    Checkpoint,
+    /// It is cancelled at once
+    Cancel,
+}
+
+impl From<Mode> for FreezeMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Drain => Self::Drain,
+            Mode::Checkpoint => Self::Checkpoint,
+            Mode::Cancel => Self::Cancel,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct Named {
     /// The runtime
     #[arg(add = ArgValueCompleter::new(names))]
@@ -177,6 +334,9 @@ pub(crate) enum ExecutionsTask {
     Get(Execution),
     /// End an execution
     Cancel(Execution),
+    /// What happens in an execution, from its beginning to its end
+    #[command(after_help = "Example:\n  kubectl hive executions events site-watch ID")]
+    Events(Execution),
     /// Answer the question that an execution waits with
     #[command(after_help = "Example:\n  kubectl hive executions input site-watch ID yes")]
     Input {
@@ -254,17 +414,31 @@ fn place(words: impl Iterator<Item = String>) -> Place {
     place
 }
 
-/// The names in the present namespace that begin so. A shell wants silence rather than an error.
+/// The runtimes of the present namespace whose names begin so.
 fn names(begun: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(begun, async {
+        let runtimes = Kubernetes::connect(&place(std::env::args())).await?.list(None).await?;
+        Ok(runtimes.into_iter().filter_map(|runtime| runtime.metadata.name).collect())
+    })
+}
+
+/// The freezes whose names begin so.
+fn freezes(begun: &OsStr) -> Vec<CompletionCandidate> {
+    candidates(begun, async {
+        let cluster = Kubernetes::connect(&place(std::env::args())).await?;
+        let list = cluster.freezes().list(&ListParams::default()).await;
+        let list = list.map_err(|error| Error::Input(error.to_string()))?;
+        Ok(list.items.into_iter().filter_map(|freeze| freeze.metadata.name).collect())
+    })
+}
+
+/// A shell wants silence rather than an error, and soon.
+fn candidates(begun: &OsStr, asked: impl Future<Output = Result<Vec<String>, Error>>) -> Vec<CompletionCandidate> {
     let begun = begun.to_string_lossy().into_owned();
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let listed = runtime.block_on(async {
-        let asked = async { Kubernetes::connect(&place(std::env::args())).await?.list(None).await };
-        tokio::time::timeout(Duration::from_secs(2), asked).await
-    });
-    let all = listed.ok().and_then(Result::ok).unwrap_or_default();
-    let names = all.into_iter().filter_map(|runtime| runtime.metadata.name);
-    names.filter(|name| name.starts_with(&begun)).map(CompletionCandidate::new).collect()
+    let listed = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), asked).await });
+    let names = listed.ok().and_then(Result::ok).unwrap_or_default();
+    names.into_iter().filter(|name| name.starts_with(&begun)).map(CompletionCandidate::new).collect()
 }
 
 #[cfg(test)]
@@ -291,6 +465,15 @@ mod tests {
         assert_eq!(of("kubectl-hive -n shop pause").namespace.as_deref(), Some("shop"));
         assert_eq!(of("kubectl-hive pause --namespace=shop --context east a").context.as_deref(), Some("east"));
         assert_eq!(of("kubectl-hive pause").namespace, None);
+    }
+
+    #[test]
+    fn labels_are_pairs() {
+        let labels: Labels = "team=search,tier=".parse().unwrap();
+        assert_eq!(labels.to_string(), "team=search,tier=");
+        for wrong in ["", "team", "team!=a", "team==a", "=a", "a=b,"] {
+            assert!(wrong.parse::<Labels>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

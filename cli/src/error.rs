@@ -26,7 +26,7 @@ pub(crate) enum Error {
         /// The runtime's words.
         detail: String,
     },
-    /// doctor found something wrong.
+    /// doctor, validate or conformance found something wrong.
     #[error("{0} of the above are wrong")]
     Unwell(usize),
     /// What was asked does not fit.

@@ -1,12 +1,12 @@
 //! The API server, under the user's own RBAC: runtimes, and the pods' API through the pod proxy.
 
-use crds::AgentRuntime;
-use http::{Method, Request};
+use crds::{AgentFreeze, AgentRuntime};
+use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -43,11 +43,62 @@ impl Kubernetes {
 
     /// The runtimes of the namespace, or of all, by an optional label selector; in order of their names.
     pub(crate) async fn list(&self, selector: Option<&str>) -> Result<Vec<AgentRuntime>, Error> {
-        let parameters = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
-        let list = self.runtimes().list(&parameters).await.map_err(|e| api("agentruntimes cannot be listed", &e))?;
-        let mut items = list.items;
+        let mut items = listed(&self.runtimes(), selector, "agentruntimes").await?;
         items.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
         Ok(items)
+    }
+
+    /// The runtimes of one namespace, by an optional label selector.
+    pub(crate) async fn list_in(&self, namespace: &str, selector: Option<&str>) -> Result<Vec<AgentRuntime>, Error> {
+        listed(&self.of(namespace), selector, "agentruntimes").await
+    }
+
+    /// The names of the namespaces that a label selector selects.
+    pub(crate) async fn namespaces(&self, selector: &str) -> Result<Vec<String>, Error> {
+        let all: Api<Namespace> = Api::all(self.client.clone());
+        let found = listed(&all, Some(selector), "namespaces").await?;
+        Ok(found.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
+    }
+
+    /// The freezes, which belong to no namespace.
+    pub(crate) fn freezes(&self) -> Api<AgentFreeze> {
+        Api::all(self.client.clone())
+    }
+
+    /// Makes a freeze.
+    pub(crate) async fn create_freeze(&self, freeze: &AgentFreeze) -> Result<(), Error> {
+        let name = freeze.metadata.name.as_deref().unwrap_or_default();
+        match self.freezes().create(&PostParams::default(), freeze).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Err(Error::Input(format!(
+                "there is an agentfreeze {name} already: take another name, or change it by kubectl edit"
+            ))),
+            Err(error) => Err(api(&format!("agentfreeze {name} cannot be made"), &error)),
+        }
+    }
+
+    /// Has the API server judge an object as if it were applied; it keeps nothing of it.
+    pub(crate) async fn try_out(
+        &self,
+        kind: &str,
+        name: &str,
+        namespace: Option<&str>,
+        object: &Value,
+    ) -> Result<(), Error> {
+        let parameters = PatchParams::apply("kubectl-hive").force().dry_run().validation_strict();
+        let patch = Patch::Apply(object);
+        let outcome = match kind {
+            "AgentRuntime" => {
+                let place = namespace.unwrap_or(&self.default_namespace);
+                self.of(place).patch(name, &parameters, &patch).await.map(drop)
+            }
+            "AgentFreeze" => self.freezes().patch(name, &parameters, &patch).await.map(drop),
+            other => return Err(Error::Input(format!("there is no kind {other:?} in {}", crds::GROUP))),
+        };
+        outcome.map_err(|error| match error {
+            kube::Error::Api(status) if status.code == 422 || status.code == 400 => Error::Input(status.message),
+            error => api("the API server cannot judge it", &error),
+        })
     }
 
     /// All runtimes that are meant, for lists and watches.
@@ -129,8 +180,7 @@ impl Kubernetes {
     pub(crate) async fn pods(&self, runtime: &AgentRuntime) -> Result<Vec<String>, Error> {
         let (namespace, name) = identity(runtime);
         let parameters = ListParams::default().labels(&format!("{RUNTIME_LABEL}={name}"));
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let list = pods.list(&parameters).await.map_err(|e| api("pods cannot be listed", &e))?;
+        let list = self.pods_of(namespace).list(&parameters).await.map_err(|e| api("pods cannot be listed", &e))?;
         let runs = |pod: &Pod| {
             pod.metadata.deletion_timestamp.is_none()
                 && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
@@ -138,15 +188,46 @@ impl Kubernetes {
         Ok(list.items.into_iter().filter(runs).filter_map(|pod| pod.metadata.name).collect())
     }
 
+    /// As [`Self::pods`]; an error when there is none.
+    pub(crate) async fn some_pods(&self, runtime: &AgentRuntime) -> Result<Vec<String>, Error> {
+        let pods = self.pods(runtime).await?;
+        if pods.is_empty() {
+            let (namespace, name) = identity(runtime);
+            return Err(Error::Input(format!(
+                "{namespace}/{name} has no running pod: see kubectl hive explain-state {name}"
+            )));
+        }
+        Ok(pods)
+    }
+
+    /// The pods of one namespace.
+    pub(crate) fn pods_of(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
     /// One request to a pod's own API, through the API server. Needs pods/proxy: get to read, create to change.
     pub(crate) async fn ask(
+        &self,
+        runtime: &AgentRuntime,
+        pod: &str,
+        request: (Method, &str),
+        key: Option<&str>,
+        body: &str,
+    ) -> Result<Value, Error> {
+        let response = self.reach(runtime, pod, request, key, body).await?;
+        let bytes = response.into_body().collect().await.map_err(|e| api(&unasked(runtime, pod), &e))?.to_bytes();
+        Ok(serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    /// As [`Self::ask`], for an answer that comes in pieces; an answer that is no success is an error.
+    pub(crate) async fn reach(
         &self,
         runtime: &AgentRuntime,
         pod: &str,
         (method, path): (Method, &str),
         key: Option<&str>,
         body: &str,
-    ) -> Result<Value, Error> {
+    ) -> Result<Response<Body>, Error> {
         let (namespace, _) = identity(runtime);
         let port = runtime.spec.lifecycle.port;
         let mut request = Request::builder()
@@ -156,22 +237,36 @@ impl Kubernetes {
         if let Some(key) = key {
             request = request.header("Idempotency-Key", key);
         }
-        let what = format!("pod {namespace}/{pod} cannot be asked (it needs the permission pods/proxy)");
         let request = request
             .body(Body::from(body.as_bytes().to_vec()))
             .map_err(|e| Error::Input(format!("the request to the pod cannot be made: {e}")))?;
+        let what = unasked(runtime, pod);
         let response = self.client.send(request).await.map_err(|e| api(&what, &e))?;
         let code = response.status();
+        if code.is_success() {
+            return Ok(response);
+        }
         let bytes = response.into_body().collect().await.map_err(|e| api(&what, &e))?.to_bytes();
         let answer: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        if code.is_success() {
-            return Ok(answer);
-        }
         // The runtime says `detail`, the API server `message`.
         let said = answer.get("detail").or_else(|| answer.get("message")).and_then(Value::as_str);
         let detail = said.map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), str::to_owned);
         Err(Error::Pod { pod: format!("{namespace}/{pod}"), code: code.as_u16(), detail })
     }
+}
+
+fn unasked(runtime: &AgentRuntime, pod: &str) -> String {
+    let (namespace, _) = identity(runtime);
+    format!("pod {namespace}/{pod} cannot be asked (it needs the permission pods/proxy)")
+}
+
+async fn listed<K>(all: &Api<K>, selector: Option<&str>, what: &str) -> Result<Vec<K>, Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let parameters = ListParams { label_selector: selector.map(str::to_owned), ..ListParams::default() };
+    let list = all.list(&parameters).await.map_err(|e| api(&format!("{what} cannot be listed"), &e))?;
+    Ok(list.items)
 }
 
 /// How many seconds `now` is ahead of an HTTP date.
@@ -185,7 +280,8 @@ pub(crate) fn identity(runtime: &AgentRuntime) -> (&str, &str) {
     (runtime.metadata.namespace.as_deref().unwrap_or("default"), runtime.metadata.name.as_deref().unwrap_or_default())
 }
 
-fn api(what: &str, error: &dyn std::error::Error) -> Error {
+/// An error of the API server, with its causes and what to do.
+pub(crate) fn api(what: &str, error: &dyn std::error::Error) -> Error {
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {

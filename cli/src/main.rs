@@ -2,13 +2,18 @@
 
 mod arguments;
 mod confirm;
+mod conformance;
 mod doctor;
 mod error;
 mod explain;
+mod freeze;
 mod kubernetes;
+mod logs;
 mod owner;
 mod pods;
 mod show;
+mod stream;
+mod validate;
 mod verb;
 mod wait;
 
@@ -53,6 +58,11 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Stop(task) => verb::run(&cluster().await?, verb::Verb::Stop, task).await,
         Command::Start(task) => verb::run(&cluster().await?, verb::Verb::Start, task).await,
         Command::Restart(task) => verb::run(&cluster().await?, verb::Verb::Restart, task).await,
+        Command::Freeze(task) => freeze::freeze(&cluster().await?, task).await,
+        Command::Unfreeze(task) => freeze::unfreeze(&cluster().await?, task).await,
+        Command::Logs(task) => logs::run(&cluster().await?, task).await,
+        Command::Validate(task) => validate::run(&cli.place, task).await,
+        Command::Conformance(task) => conformance::run(task).await,
         Command::Trigger(task) => pods::trigger(&cluster().await?, task).await,
         Command::Executions(task) => pods::executions(&cluster().await?, task).await,
         Command::Doctor => doctor::run(&cluster().await?).await,

@@ -1,13 +1,14 @@
 //! trigger and executions: requests to the pods' own API.
 
-use crds::AgentRuntime;
 use http::Method;
+use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
 use crate::arguments::{Execution, Executions, ExecutionsTask, Trigger};
 use crate::error::Error;
-use crate::kubernetes::{Kubernetes, identity};
+use crate::kubernetes::{Kubernetes, api};
 use crate::show;
+use crate::stream::Events;
 
 /// Begins an execution in one of the pods and prints the answer.
 pub(crate) async fn trigger(cluster: &Kubernetes, task: &Trigger) -> Result<(), Error> {
@@ -15,7 +16,7 @@ pub(crate) async fn trigger(cluster: &Kubernetes, task: &Trigger) -> Result<(), 
         return Err(Error::Input("--data: give a JSON object, such as '{\"name\":\"you\"}'".to_owned()));
     }
     let runtime = cluster.get(&task.name).await?;
-    let pods = pods(cluster, &runtime).await?;
+    let pods = cluster.some_pods(&runtime).await?;
     let mut path = format!("/api/v1/entry-points/{}/trigger", segment(&task.entry_point)?);
     if let Some(wait) = task.wait {
         path.push_str(&format!("?wait={}", wait.as_secs().min(300)));
@@ -37,7 +38,7 @@ pub(crate) async fn executions(cluster: &Kubernetes, task: &Executions) -> Resul
                 path.push_str(&format!("&state={}", segment(state)?));
             }
             let mut all = Vec::new();
-            for pod in pods(cluster, &runtime).await? {
+            for pod in cluster.some_pods(&runtime).await? {
                 let mut page = cluster.ask(&runtime, &pod, (Method::GET, &path), None, "").await?;
                 if let Some(Value::Array(items)) = page.get_mut("executions").map(Value::take) {
                     all.extend(items.into_iter().map(|execution| (pod.clone(), execution)));
@@ -48,6 +49,7 @@ pub(crate) async fn executions(cluster: &Kubernetes, task: &Executions) -> Resul
         }
         ExecutionsTask::Get(which) => one(cluster, which, Method::GET, "", "").await,
         ExecutionsTask::Cancel(which) => one(cluster, which, Method::POST, "/cancel", "").await,
+        ExecutionsTask::Events(which) => events(cluster, which).await,
         ExecutionsTask::Input { execution, value, branch } => {
             let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.clone()));
             let mut body = json!({ "value": value });
@@ -59,11 +61,33 @@ pub(crate) async fn executions(cluster: &Kubernetes, task: &Executions) -> Resul
     }
 }
 
+/// Prints what happens in an execution as it happens, until it has ended.
+async fn events(cluster: &Kubernetes, which: &Execution) -> Result<(), Error> {
+    let runtime = cluster.get(&which.name).await?;
+    let path = format!("/api/v1/executions/{}/events", segment(&which.id)?);
+    for pod in cluster.some_pods(&runtime).await? {
+        let mut body = match cluster.reach(&runtime, &pod, (Method::GET, &path), None, "").await {
+            Ok(response) => response.into_body(),
+            Err(Error::Pod { code: 404, .. }) => continue,
+            Err(error) => return Err(error),
+        };
+        let mut events = Events::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| api("the stream of events broke off", &error))?;
+            for event in frame.data_ref().map(|piece| events.take(piece)).unwrap_or_default() {
+                println!("{}", show::event(&event));
+            }
+        }
+        return Ok(());
+    }
+    Err(unknown(which))
+}
+
 /// Asks each pod until one knows the execution: each has a store of its own.
 async fn one(cluster: &Kubernetes, which: &Execution, method: Method, tail: &str, body: &str) -> Result<(), Error> {
     let runtime = cluster.get(&which.name).await?;
     let path = format!("/api/v1/executions/{}{tail}", segment(&which.id)?);
-    for pod in pods(cluster, &runtime).await? {
+    for pod in cluster.some_pods(&runtime).await? {
         match cluster.ask(&runtime, &pod, (method.clone(), &path), None, body).await {
             Ok(answer) => {
                 print_json(&answer);
@@ -73,21 +97,11 @@ async fn one(cluster: &Kubernetes, which: &Execution, method: Method, tail: &str
             Err(error) => return Err(error),
         }
     }
-    Err(Error::Input(format!(
-        "no pod of {} knows the execution {}: see kubectl hive executions list",
-        which.name, which.id
-    )))
+    Err(unknown(which))
 }
 
-async fn pods(cluster: &Kubernetes, runtime: &AgentRuntime) -> Result<Vec<String>, Error> {
-    let pods = cluster.pods(runtime).await?;
-    if pods.is_empty() {
-        let (namespace, name) = identity(runtime);
-        return Err(Error::Input(format!(
-            "{namespace}/{name} has no running pod: see kubectl hive explain-state {name}"
-        )));
-    }
-    Ok(pods)
+fn unknown(which: &Execution) -> Error {
+    Error::Input(format!("no pod of {} knows the execution {}: see kubectl hive executions list", which.name, which.id))
 }
 
 /// A word that goes into a URL as it is.

@@ -5,6 +5,7 @@ use crds::{AgentRuntime, AgentRuntimeStatus, DesiredState, RuntimeState};
 use serde_json::Value;
 
 use crate::kubernetes::identity;
+use crate::stream::Event;
 
 /// Each runtime with its pods below it, and below a pod the executions that hold up a drain.
 pub(crate) fn tree(runtimes: &[AgentRuntime], wide: bool) -> String {
@@ -93,6 +94,16 @@ pub(crate) fn executions(all: &[(String, Value)]) -> String {
         table.add_row([pod.clone(), text("id"), text("entry_point"), text("state")]);
     }
     trimmed(&table)
+}
+
+/// One thing that happened: its number, when, what, and the rest as it stands.
+pub(crate) fn event(event: &Event) -> String {
+    let Ok(Value::Object(mut entry)) = serde_json::from_str(&event.data) else {
+        return format!("{:>4}  {}  {}", event.id, event.name, event.data);
+    };
+    let at = entry.remove("at").and_then(|at| at.as_str().map(str::to_owned)).unwrap_or_default();
+    entry.retain(|_, value| !value.is_null());
+    format!("{:>4}  {at:<27}  {:<10}  {}", event.id, event.name, Value::Object(entry))
 }
 
 pub(crate) fn desired(state: DesiredState) -> &'static str {

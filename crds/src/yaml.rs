@@ -11,6 +11,15 @@ pub fn text(value: &Value) -> Result<String, serde_saphyr::ser::Error> {
     serde_saphyr::to_string(&Plain(value))
 }
 
+/// The documents of a YAML or JSON file; empty ones are left out.
+///
+/// # Errors
+/// It is no YAML; the error has line and column.
+pub fn documents(text: &str) -> Result<Vec<Value>, serde_saphyr::Error> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text)?;
+    Ok(all.into_iter().filter(|value| !value.is_null()).collect())
+}
+
 /// A JSON value for serialisers other than JSON's. Where some crate of the build asks serde_json for
 /// numbers of any precision, a value hands them on in a form that only JSON's own serialiser knows.
 struct Plain<'a>(&'a Value);

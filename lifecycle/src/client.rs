@@ -134,6 +134,21 @@ impl Client {
         self.read(address, after, None, deadline).await
     }
 
+    /// Asks a probe, and gives the HTTP status that it answers.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub async fn probe(&self, address: SocketAddr, path: &str, deadline: Duration) -> Result<u16, Error> {
+        let unreachable = |reason: String| Error::Unreachable { address, reason };
+        let request = Request::get(format!("http://{address}{path}")).body(Full::default());
+        let request = request.map_err(|e| unreachable(e.to_string()))?;
+        match tokio::time::timeout(deadline, self.http.request(request)).await {
+            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Err(error)) => Err(unreachable(chain(&error))),
+            Err(_) => Err(unreachable(format!("nothing within {} s", deadline.as_secs_f32()))),
+        }
+    }
+
     /// The same calls, signed.
     #[must_use]
     pub fn signed<'a>(&'a self, seal: &'a Seal<'a>) -> Signed<'a> {

@@ -13,6 +13,7 @@ mod freeze;
 mod holds;
 mod input;
 mod lifecycle;
+mod plugin;
 mod removal;
 mod rollout;
 mod signed;

@@ -155,6 +155,7 @@ impl Tally {
         );
         let images = images::load(&cluster)?;
         release::install(&cluster, &images)?;
+        self.step("the plugin that they run", workspace::cargo().args(["build", "--package", "cli"]));
         let mut tests = workspace::cargo();
         // Each test waits for pods more than it computes, so more of them run at once than there are cores.
         tests.args(["test", "--package", "e2e", "--test", "e2e", "--", "--test-threads", "4", "--nocapture"]);

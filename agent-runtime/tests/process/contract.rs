@@ -5,7 +5,7 @@ use lifecycle::wire::Command;
 use lifecycle::{DrainMode, OnDrainTimeout, State, Verb};
 use serde_json::Value;
 
-use crate::process::{Home, agent, command, held};
+use crate::process::{Home, PATIENCE, agent, command, held};
 
 #[tokio::test]
 async fn status_has_exactly_the_promised_fields() {
@@ -289,4 +289,28 @@ async fn metrics_and_the_api_description_are_served() {
     }
     let (_, streams) = runtime.get("/api/v1/status/streams").await;
     assert!(streams["streams"].is_array());
+}
+
+#[tokio::test]
+async fn every_promise_of_the_contract_is_kept() {
+    let home = Home::new(&held());
+    let runtime = home.start().await;
+    let checks = lifecycle::conformance::run(&runtime.client, runtime.address, PATIENCE, |_| {}).await;
+    let broken: Vec<_> = checks.iter().filter(|check| check.outcome.is_err()).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(checks.len() > 15, "{checks:#?}");
+    assert_eq!(runtime.status().await.state, State::Running);
+}
+
+#[tokio::test]
+async fn a_promise_that_is_not_kept_is_named() {
+    let home = Home::new(&held());
+    let runtime = home.start().await;
+    runtime.work(&home).await;
+    let patience = std::time::Duration::from_secs(1);
+    let checks = lifecycle::conformance::run(&runtime.client, runtime.address, patience, |_| {}).await;
+    let broken = checks.iter().find(|check| check.promise.starts_with("pause is reached"));
+    let reason = broken.and_then(|check| check.outcome.clone().err()).unwrap();
+    assert!(reason.contains("pausing with Some(1) in flight"), "{reason}");
+    home.let_go();
 }
