@@ -1,25 +1,17 @@
 //! Wires watches, plans and writes together. No rule lives here.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentSource};
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::Api;
-use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher;
+use kube::{Client, ResourceExt as _};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -28,15 +20,13 @@ use crate::act::keys::{KeySecret, Keyring};
 use crate::act::{self, Actor};
 use crate::config::Config;
 use crate::fleet;
-use crate::observe::fleet::Fleet;
-use crate::observe::index::{Index, Owner};
-use crate::observe::memory::{Memory, SeenChild};
-use crate::observe::pod::SlimPod;
-use crate::observe::{AgentText, BootConfigMap, ChildKey, ChildKind, DeploymentFacts, Observed};
-use crate::plan::{
-    KeyStep, MANAGED_BY, Reach, STRATEGY_ANNOTATION, Settings, boot_name, deployment_name, key_step, plan,
-};
+use crate::fleet::known::Fleet;
+use crate::observe::index::Owner;
+use crate::observe::memory::Memory;
+use crate::observe::{AgentText, Observed};
+use crate::plan::{KeyStep, Reach, Settings, key_step, plan};
 use crate::telemetry::Telemetry;
+use crate::watches::Watches;
 
 /// Answers and events that may wait to be looked at; each is a name, and a full queue only delays.
 const QUEUE: usize = 4096;
@@ -60,14 +50,7 @@ pub(crate) struct Context {
     key_secret: KeySecret,
     key_age: SignedDuration,
     settings: Settings,
-    pods: Index<SlimPod>,
-    deployments: Index<Deployment>,
-    config_maps: Index<ConfigMap>,
-    services: Index<Service>,
-    accounts: Index<PartialObjectMeta<ServiceAccount>>,
-    claims: Index<PartialObjectMeta<PersistentVolumeClaim>>,
-    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
-    policies: Index<PartialObjectMeta<NetworkPolicy>>,
+    watches: Watches,
     memories: Mutex<HashMap<String, Memory>>,
     telemetry: Arc<Telemetry>,
     pub(crate) fleet: Fleet,
@@ -114,24 +97,23 @@ pub async fn run(
         key_secret: KeySecret::new(client.clone(), &config.namespace),
         key_age: config.key_age(),
         settings: Settings { runtime_image: config.runtime_image.clone(), namespace: config.namespace.clone() },
-        pods: Index::default(),
-        deployments: Index::default(),
-        config_maps: Index::default(),
-        services: Index::default(),
-        accounts: Index::default(),
-        claims: Index::default(),
-        budgets: Index::default(),
-        policies: Index::default(),
+        watches: Watches::default(),
         memories: Mutex::default(),
         telemetry,
         fleet: Fleet::default(),
         runtimes: OnceLock::new(),
         report: Notify::new(),
     });
-    let watches = watch_all(&context, &wake);
+    let gone = |pod: &str| context.dispatcher.forget(pod);
+    let watches = async {
+        let freezes = fleet::follow_freezes(&context, &wake);
+        let namespaces = fleet::follow_namespaces(&context, &wake);
+        let children = context.watches.follow(&client, &wake, gone);
+        tokio::join!(children, freezes, namespaces, fleet::report(&context))
+    };
     let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
     tokio::select! {
-        () = watches => tracing::error!("a watch ended"),
+        _ = watches => tracing::error!("a watch ended"),
         () = keep_keys(&context, &wake) => tracing::error!("nobody listens for new keys any more"),
         () = reconciling => {}
     }
@@ -144,7 +126,7 @@ async fn keep_keys(context: &Context, wake: &mpsc::Sender<Owner>) {
         let pause = match context.turn_keys().await {
             Ok(changed) => {
                 failures = 0;
-                for owner in if changed { context.config_maps.owners() } else { Vec::new() } {
+                for owner in if changed { context.watches.owners() } else { Vec::new() } {
                     if wake.send(owner).await.is_err() {
                         return;
                     }
@@ -161,87 +143,10 @@ async fn keep_keys(context: &Context, wake: &mpsc::Sender<Owner>) {
     }
 }
 
-async fn watch_all(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
-    let pods =
-        watch(context, wake, |c| &c.pods, SlimPod::prune, |c, pod| c.dispatcher.forget(&pod.uid().unwrap_or_default()));
-    let deployments = watch(context, wake, |c| &c.deployments, prune_deployment, |_, _| {});
-    let config_maps = watch(context, wake, |c| &c.config_maps, prune_config_map, |_, _| {});
-    let services = watch(context, wake, |c| &c.services, |s: &mut Service| s.metadata.managed_fields = None, |_, _| {});
-    let accounts = watch(context, wake, |c| &c.accounts, prune_metadata, |_, _| {});
-    let claims = watch(context, wake, |c| &c.claims, prune_metadata, |_, _| {});
-    let budgets = watch(context, wake, |c| &c.budgets, prune_metadata, |_, _| {});
-    let policies = watch(context, wake, |c| &c.policies, prune_metadata, |_, _| {});
-    let freezes = fleet::follow_freezes(context, wake);
-    let namespaces = fleet::follow_namespaces(context, wake);
-    let children = async { tokio::join!(deployments, config_maps, services, accounts, claims, budgets, policies) };
-    tokio::join!(pods, children, freezes, namespaces, fleet::report(context));
-}
-
-async fn watch<K>(
-    context: &Arc<Context>,
-    wake: &mpsc::Sender<Owner>,
-    index: fn(&Context) -> &Index<K>,
-    prune: fn(&mut K),
-    gone: fn(&Context, &K),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
-    let config = watcher::Config::default().labels(&filter).page_size(PAGE);
-    let mut events = std::pin::pin!(watcher(Api::<K>::all(context.client.clone()), config).default_backoff());
-    while let Some(event) = events.next().await {
-        let mut event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
-                continue;
-            }
-        };
-        if let Event::Apply(object) | Event::InitApply(object) = &mut event {
-            prune(object);
-        }
-        if let Event::Delete(object) = &event {
-            gone(context, object);
-        }
-        for owner in index(context).take_in(event) {
-            if wake.send(owner).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// Only the boot file's content is planned from; definitions can be large.
-fn prune_config_map(config_map: &mut ConfigMap) {
-    config_map.metadata.managed_fields = None;
-    if let Some(data) = &mut config_map.data {
-        data.retain(|key, _| key == "boot.json");
-    }
-}
-
-/// Of these kinds no plan reads more than that they are as they were applied.
-fn prune_metadata<K>(object: &mut PartialObjectMeta<K>) {
-    object.metadata.managed_fields = None;
-}
-
-fn prune_deployment(deployment: &mut Deployment) {
-    deployment.metadata.managed_fields = None;
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = k8s_openapi::api::core::v1::PodTemplateSpec::default();
-    }
-}
-
 async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Receiver<Owner>, stop: CancellationToken) {
     // No plan from half a picture: a pod that is not seen yet might still be running.
     tokio::join!(
-        context.pods.synced(),
-        context.deployments.synced(),
-        context.config_maps.synced(),
-        context.services.synced(),
-        context.accounts.synced(),
-        context.claims.synced(),
-        context.budgets.synced(),
-        context.policies.synced(),
+        context.watches.synced(),
         // Read, or known to be unreadable: then nothing is loosened.
         context.fleet.settled(),
         // Nor one without keys: it would name none, and open every pod.
@@ -349,32 +254,18 @@ impl Context {
     }
 
     fn observe(&self, owner: &Owner, runtime: Arc<AgentRuntime>, agent: AgentText, memory: &mut Memory) -> Observed {
-        let deployment = deployment_name(&owner.name);
-        let pods: Vec<_> = self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect();
-        let deployments = self.deployments.of(owner);
-        let config_maps = self.config_maps.of(owner);
-        let boot_map = config_maps.iter().find(|c| c.name_any() == boot_name(&owner.name));
-        let boot = memory.boot(boot_map.map(|config_map| read_boot(config_map)));
+        let pods = self.watches.pods(owner);
+        let boot = memory.boot(self.watches.boot(owner));
         if memory.epoch_since.is_none() {
             // The epoch is older than this process: nothing is kept back for its sake.
             memory.epoch_since = boot.as_ref().and_then(|b| b.file.as_ref()).map(|f| (f.epoch, Timestamp::UNIX_EPOCH));
         }
-        let mut children = HashMap::new();
-        for object in config_maps.iter().filter(|c| c.name_any() != boot_name(&owner.name)) {
-            note(&mut children, ChildKind::ConfigMap, object.as_ref());
-        }
-        self.services.of(owner).iter().for_each(|s| note(&mut children, ChildKind::Service, s.as_ref()));
-        self.accounts.of(owner).iter().for_each(|a| note(&mut children, ChildKind::ServiceAccount, a.as_ref()));
-        self.claims.of(owner).iter().for_each(|c| note(&mut children, ChildKind::PersistentVolumeClaim, c.as_ref()));
-        self.budgets.of(owner).iter().for_each(|b| note(&mut children, ChildKind::PodDisruptionBudget, b.as_ref()));
-        self.policies.of(owner).iter().for_each(|p| note(&mut children, ChildKind::NetworkPolicy, p.as_ref()));
-        deployments.iter().for_each(|d| note(&mut children, ChildKind::Deployment, d.as_ref()));
         Observed {
             agent,
             runtime: memory.runtime(runtime),
             boot,
-            children: memory.children(&children),
-            deployment: deployments.iter().find(|d| d.name_any() == deployment).map(|d| read_deployment(d)),
+            children: memory.children(&self.watches.children(owner)),
+            deployment: self.watches.deployment(owner),
             contacts: self.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str())),
             pods,
             barrier: memory.barrier.clone(),
@@ -398,14 +289,12 @@ impl Context {
 
     /// How far keys have come with each object whose commands are signed.
     async fn reach(&self) -> Vec<Reach> {
-        tokio::join!(self.pods.synced(), self.config_maps.synced());
+        self.watches.synced().await;
         let mut all = Vec::new();
-        for owner in self.config_maps.owners() {
-            let maps = self.config_maps.of(&owner);
-            let boot = maps.iter().find(|c| c.name_any() == boot_name(&owner.name)).and_then(|c| read_boot(c).file);
+        for owner in self.watches.owners() {
+            let boot = self.watches.boot(&owner).and_then(|boot| boot.file);
             let Some(named) = boot.map(|file| file.keys).filter(|keys| !keys.is_empty()) else { continue };
-            let deployment = deployment_name(&owner.name);
-            let pods = self.pods.of(&owner).into_iter().map(|pod| pod.facts(&deployment));
+            let pods = self.watches.pods(&owner).into_iter();
             let running: Vec<String> =
                 pods.filter(|pod| !pod.ended && pod.container.is_some()).map(|pod| pod.uid).collect();
             let contacts = self.dispatcher.contacts(running.iter().map(String::as_str));
@@ -437,31 +326,5 @@ impl Context {
                 })
             }
         }
-    }
-}
-
-fn note<K: Resource<DynamicType = ()>>(children: &mut HashMap<ChildKey, SeenChild>, kind: ChildKind, object: &K) {
-    children.insert(ChildKey { kind, name: object.name_any() }, act::seen_child(object));
-}
-
-fn read_boot(config_map: &ConfigMap) -> BootConfigMap {
-    let text = config_map.data.as_ref().and_then(|data| data.get("boot.json"));
-    BootConfigMap {
-        resource_version: config_map.resource_version().unwrap_or_default(),
-        file: text.and_then(|text| serde_json::from_str(text).ok()),
-    }
-}
-
-fn read_deployment(deployment: &Deployment) -> DeploymentFacts {
-    let status = deployment.status.clone().unwrap_or_default();
-    let failing = status.conditions.iter().flatten().find(|c| c.type_ == "Progressing" && c.status == "False");
-    DeploymentFacts {
-        wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-        observed: status.observed_generation >= deployment.metadata.generation,
-        replicas: status.replicas.unwrap_or(0),
-        updated: status.updated_replicas.unwrap_or(0),
-        ready: status.ready_replicas.unwrap_or(0),
-        failing: failing.map(|c| c.message.clone().unwrap_or_default()),
-        strategy: deployment.annotations().get(STRATEGY_ANNOTATION).cloned().unwrap_or_default(),
     }
 }

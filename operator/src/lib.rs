@@ -1,7 +1,7 @@
 //! The operator: observe, plan, act.
 //!
 //! `observe` holds what was seen, `plan` every rule as a pure function, `act` the writes and the calls to pods;
-//! `controller` wires them to watches, `lease` lets one replica act at a time.
+//! `watches` and `fleet` feed what is observed, `controller` wires it all, `lease` lets one replica act at a time.
 
 pub mod act;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod lease;
 pub mod observe;
 pub mod plan;
 pub mod telemetry;
+mod watches;
 
 use std::sync::Arc;
 

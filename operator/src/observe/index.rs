@@ -7,7 +7,8 @@ use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
 
-use crate::plan::RUNTIME_LABEL;
+/// The label that names the AgentRuntime of a child or pod.
+pub const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
 
 /// The namespace and name of an AgentRuntime.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

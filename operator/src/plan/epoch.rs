@@ -44,6 +44,22 @@ impl Policy {
         }
     }
 
+    /// The boot file that commands it, under this epoch; it names no keys.
+    pub(super) fn file(&self, runtime: &AgentRuntime, epoch: i64) -> BootFile {
+        BootFile {
+            runtime_uid: uid_of(runtime).to_owned(),
+            epoch,
+            state: self.desired,
+            mode: self.mode,
+            deadline_seconds: Some(self.deadline_seconds),
+            on_timeout: self.on_timeout,
+            keys: Vec::new(),
+            keys_version: 0,
+            release_epoch: 0,
+            resume_nonce: None,
+        }
+    }
+
     fn is_in(&self, file: &BootFile) -> bool {
         file.state == self.desired
             && file.mode == self.mode
@@ -84,18 +100,8 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
         Some(file) => BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() },
         None => {
             let epoch = current.map_or(0, |file| file.epoch).max(known) + 1;
-            BootFile {
-                runtime_uid: uid.to_owned(),
-                epoch,
-                state: policy.desired,
-                mode: policy.mode,
-                deadline_seconds: Some(policy.deadline_seconds),
-                on_timeout: policy.on_timeout,
-                keys,
-                keys_version: 0,
-                release_epoch: release_epoch(runtime, current, epoch),
-                resume_nonce: nonce,
-            }
+            let release_epoch = release_epoch(runtime, current, epoch);
+            BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }
         }
     };
     Decided { write: Some(write(seen, &file)), file }

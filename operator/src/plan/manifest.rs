@@ -4,12 +4,10 @@ use crds::AgentRuntime;
 use serde_json::{Map, Value, json};
 
 use super::{name_of, uid_of};
+use crate::observe::index::RUNTIME_LABEL;
 
 /// The value of `app.kubernetes.io/managed-by` on every child; watches filter by it.
 pub const MANAGED_BY: &str = "agentruntime-operator";
-
-/// The label that names the AgentRuntime of a child or pod.
-pub const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
 
 /// The labels by which the pods of an object are found.
 #[must_use]

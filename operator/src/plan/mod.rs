@@ -29,7 +29,7 @@ pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
 pub use effective::RECONCILE_ANNOTATION;
 pub use epoch::boot_name;
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
-pub use manifest::{MANAGED_BY, RUNTIME_LABEL, selector};
+pub use manifest::{MANAGED_BY, selector};
 pub use suspended::Scale;
 
 use effective::held;

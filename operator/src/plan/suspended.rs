@@ -1,12 +1,12 @@
 //! An object that asks to be left alone, or whose children cannot be applied: what is still done about it.
 
 use crds::DesiredState;
-use lifecycle::{BootFile, Desired};
+use lifecycle::Desired;
 
 use super::children::{self, Wanted};
 use super::epoch::{Decided, Policy};
+use super::name_of;
 use super::pods::Standing;
-use super::{name_of, uid_of};
 use crate::observe::Observed;
 
 /// A new number of pods, and nothing else of the Deployment.
@@ -22,19 +22,7 @@ pub struct Scale {
 pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
     let runtime = seen.runtime.as_ref();
     let known = seen.boot.is_some() || runtime.status.as_ref().is_some_and(|status| status.epoch > 0);
-    let file = BootFile {
-        runtime_uid: uid_of(runtime).to_owned(),
-        epoch: 0,
-        state: policy.desired,
-        mode: policy.mode,
-        deadline_seconds: Some(policy.deadline_seconds),
-        on_timeout: policy.on_timeout,
-        keys: Vec::new(),
-        keys_version: 0,
-        release_epoch: 0,
-        resume_nonce: None,
-    };
-    (!known).then_some(Decided { file, write: None })
+    (!known).then(|| Decided { file: policy.file(runtime, 0), write: None })
 }
 
 /// Its children stay as they are, except that a freeze that stops it takes its pods away, and its end

@@ -1,5 +1,7 @@
 //! Follows freezes and namespaces, and writes the freezes' statuses. No rule lives here.
 
+pub(crate) mod known;
+
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -18,9 +20,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::act;
 use crate::controller::Context;
-use crate::observe::fleet::Changed;
 use crate::observe::index::Owner;
 use crate::plan::freezes;
+use known::Changed;
 
 /// A list takes no longer, or what it was to show is unknown.
 const LIST: Duration = Duration::from_secs(10);

@@ -1,0 +1,301 @@
+//! Freezes and the labels of namespaces, as their watches showed them last, and whether they can be believed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crds::{AgentFreeze, AgentRuntime};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::watcher::Event;
+use tokio::sync::watch;
+
+use crate::observe::fleet::{FleetView, Labels, Turn, Unknown};
+use crate::observe::index::Owner;
+use crate::plan::freezes;
+
+/// The objects of the fleet, as often as they are asked for.
+pub(crate) type Runtimes<'a> = &'a dyn Fn() -> Vec<Arc<AgentRuntime>>;
+
+/// What an event changed.
+#[derive(Debug, Default)]
+pub(crate) struct Changed {
+    /// Freezes as they were and as they are, where what they ask for changed.
+    pub(crate) freezes: Vec<Arc<AgentFreeze>>,
+    /// Namespaces whose labels changed.
+    pub(crate) namespaces: Vec<String>,
+    /// Every object is to be looked at: what was unknown is known again, or the other way round.
+    pub(crate) all: bool,
+}
+
+/// What the report of all freezes is made from.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    /// Every freeze.
+    pub(crate) freezes: Vec<Arc<AgentFreeze>>,
+    /// Every namespace.
+    pub(crate) namespaces: BTreeMap<String, Labels>,
+}
+
+/// Freezes and namespaces.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    state: Mutex<State>,
+    settled: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    freezes: Shown<Arc<AgentFreeze>>,
+    namespaces: Shown<Labels>,
+    ended: Vec<Ended>,
+}
+
+/// A freeze that has ended, with the places of those that it held.
+#[derive(Debug)]
+struct Ended {
+    freeze: Arc<AgentFreeze>,
+    at: Timestamp,
+    places: HashMap<Owner, usize>,
+}
+
+/// Objects of one kind by name.
+#[derive(Debug)]
+struct Shown<T> {
+    live: BTreeMap<String, T>,
+    // A list under way; it replaces `live` as a whole.
+    incoming: BTreeMap<String, T>,
+    lost: Option<Unknown>,
+    /// The first list has come to its end, or failed.
+    settled: bool,
+}
+
+impl<T> Default for Shown<T> {
+    fn default() -> Self {
+        Self { live: BTreeMap::new(), incoming: BTreeMap::new(), lost: None, settled: false }
+    }
+}
+
+impl<T> Shown<T> {
+    /// Takes over the list; gives what stood before and whether it was unknown.
+    fn listed(&mut self) -> (BTreeMap<String, T>, bool) {
+        let incoming = std::mem::take(&mut self.incoming);
+        self.settled = true;
+        (std::mem::replace(&mut self.live, incoming), self.lost.take().is_some())
+    }
+
+    /// True if it was known.
+    fn lose(&mut self, why: String, now: Timestamp) -> bool {
+        self.settled = true;
+        let known = self.lost.is_none();
+        let since = self.lost.as_ref().map_or(now, |lost| lost.since);
+        self.lost = Some(Unknown { since, why });
+        known
+    }
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self { state: Mutex::default(), settled: watch::Sender::new(false) }
+    }
+}
+
+impl Fleet {
+    /// Takes in an event of the freezes' watch, or why it failed.
+    pub(crate) fn freezes(
+        &self,
+        event: Result<Event<AgentFreeze>, String>,
+        now: Timestamp,
+        runtimes: Runtimes<'_>,
+    ) -> Changed {
+        let mut state = self.lock();
+        let mut changed = Changed::default();
+        match event {
+            Err(why) => changed.all = state.freezes.lose(format!("agentfreezes: {why}"), now),
+            Ok(Event::Init) => state.freezes.incoming.clear(),
+            Ok(Event::InitApply(freeze)) => {
+                state.freezes.incoming.insert(freeze.name_any(), Arc::new(freeze));
+            }
+            Ok(Event::InitDone) => {
+                let (before, was_unknown) = state.freezes.listed();
+                changed.all = was_unknown;
+                let added: Vec<_> = state
+                    .freezes
+                    .live
+                    .iter()
+                    .filter(|(name, _)| !before.contains_key(*name))
+                    .map(|(_, f)| Arc::clone(f))
+                    .collect();
+                changed.freezes.extend(added);
+                for (name, old) in before {
+                    let new = state.freezes.live.get(&name).cloned();
+                    state.replaced(Some(old), new, now, runtimes, &mut changed);
+                }
+            }
+            Ok(Event::Apply(freeze)) => {
+                let new = Arc::new(freeze);
+                let old = state.freezes.live.insert(new.name_any(), Arc::clone(&new));
+                state.replaced(old, Some(new), now, runtimes, &mut changed);
+            }
+            Ok(Event::Delete(freeze)) => {
+                let old = state.freezes.live.remove(&freeze.name_any());
+                state.replaced(old, None, now, runtimes, &mut changed);
+            }
+        }
+        self.settle(&state);
+        changed
+    }
+
+    /// Takes in an event of the namespaces' watch, or why it failed.
+    pub(crate) fn namespaces(&self, event: Result<Event<impl ResourceExt>, String>, now: Timestamp) -> Changed {
+        let mut state = self.lock();
+        let shown = &mut state.namespaces;
+        let mut changed = Changed::default();
+        match event {
+            Err(why) => changed.all = shown.lose(format!("namespaces: {why}"), now),
+            Ok(Event::Init) => shown.incoming.clear(),
+            Ok(Event::InitApply(space)) => {
+                shown.incoming.insert(space.name_any(), space.labels().clone());
+            }
+            Ok(Event::InitDone) => {
+                let (before, was_unknown) = shown.listed();
+                changed.all = was_unknown;
+                let differs = |(name, labels): &(&String, &Labels)| before.get(*name) != Some(*labels);
+                changed.namespaces = shown.live.iter().filter(differs).map(|(name, _)| name.clone()).collect();
+            }
+            Ok(Event::Apply(space)) => {
+                let labels = space.labels().clone();
+                if shown.live.insert(space.name_any(), labels.clone()) != Some(labels) {
+                    changed.namespaces.push(space.name_any());
+                }
+            }
+            Ok(Event::Delete(space)) => {
+                shown.live.remove(&space.name_any());
+            }
+        }
+        self.settle(&state);
+        changed
+    }
+
+    /// What may hold one object.
+    pub(crate) fn view(&self, owner: &Owner, now: Timestamp, runtimes: Runtimes<'_>) -> FleetView {
+        let mut state = self.lock();
+        state.note_expired(now, runtimes);
+        let turn = |ended: &Ended| {
+            let rank = *ended.places.get(owner)?;
+            Some(Turn { freeze: Arc::clone(&ended.freeze), ended: ended.at, rank })
+        };
+        let namespace = state.namespaces.live.get(&owner.namespace);
+        FleetView {
+            freezes: state.freezes.live.values().cloned().collect(),
+            turns: state.ended.iter().filter_map(turn).collect(),
+            namespace: namespace.filter(|_| !state.freezes.live.is_empty()).cloned(),
+            unknown: state.freezes.lost.clone().or_else(|| state.namespaces.lost.clone()),
+        }
+    }
+
+    /// What the freezes' statuses are made from; none while it cannot be believed, or there is no freeze.
+    pub(crate) fn picture(&self) -> Option<Picture> {
+        let state = self.lock();
+        let known = state.freezes.lost.is_none() && state.namespaces.lost.is_none();
+        (known && !state.freezes.live.is_empty()).then(|| Picture {
+            freezes: state.freezes.live.values().cloned().collect(),
+            namespaces: state.namespaces.live.clone(),
+        })
+    }
+
+    /// Notes a freeze whose status was written, unless the watch has shown something else meanwhile.
+    pub(crate) fn wrote(&self, before: &AgentFreeze, written: AgentFreeze) {
+        let mut state = self.lock();
+        if let Some(shown) = state.freezes.live.get_mut(&before.name_any())
+            && shown.resource_version() == before.resource_version()
+        {
+            *shown = Arc::new(written);
+        }
+    }
+
+    /// Whether there is any freeze.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().freezes.live.is_empty()
+    }
+
+    /// When the next freeze ends by itself.
+    pub(crate) fn next_end(&self, now: Timestamp) -> Option<Timestamp> {
+        self.lock().freezes.live.values().filter_map(|freeze| freezes::expires(freeze)).filter(|end| *end > now).min()
+    }
+
+    /// Waits until both watches have shown everything, or failed.
+    pub(crate) async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // The sender lives as long as `self`, so waiting cannot fail.
+        let _ = settled.wait_for(|done| *done).await;
+    }
+
+    fn settle(&self, state: &State) {
+        if state.freezes.settled && state.namespaces.settled {
+            self.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// A freeze was shown anew, or is gone.
+    fn replaced(
+        &mut self,
+        old: Option<Arc<AgentFreeze>>,
+        new: Option<Arc<AgentFreeze>>,
+        now: Timestamp,
+        runtimes: Runtimes<'_>,
+        changed: &mut Changed,
+    ) {
+        let key = |freeze: &Arc<AgentFreeze>| (freeze.uid(), freeze.metadata.generation);
+        if old.as_ref().map(key) == new.as_ref().map(key) {
+            return;
+        }
+        if let Some(old) = old.as_ref().filter(|old| new.as_ref().is_none_or(|new| new.uid() != old.uid())) {
+            self.end(old, now, runtimes);
+        }
+        changed.freezes.extend(old.into_iter().chain(new));
+    }
+
+    /// A freeze is gone. If it had ended before, those that it held go on in the order begun.
+    fn end(&mut self, freeze: &Arc<AgentFreeze>, now: Timestamp, runtimes: Runtimes<'_>) {
+        let resumed = |ended: &Ended| freezes::all_resumed(&ended.freeze, ended.at, ended.places.len()) <= now;
+        let live = &self.freezes.live;
+        self.ended.retain(|ended| live.contains_key(&ended.freeze.name_any()) || !resumed(ended));
+        if freeze.spec.resume_per_second.is_some() && !self.has_ended(freeze) {
+            self.note_end(freeze, now, runtimes);
+        }
+    }
+
+    /// Freezes that have ended by themselves and are there still.
+    fn note_expired(&mut self, now: Timestamp, runtimes: Runtimes<'_>) {
+        let expired: Vec<_> = self
+            .freezes
+            .live
+            .values()
+            .filter(|freeze| freeze.spec.resume_per_second.is_some() && !self.has_ended(freeze))
+            .filter_map(|freeze| Some((Arc::clone(freeze), freezes::expires(freeze).filter(|end| *end <= now)?)))
+            .collect();
+        for (freeze, at) in expired {
+            self.note_end(&freeze, at, runtimes);
+        }
+    }
+
+    fn note_end(&mut self, freeze: &Arc<AgentFreeze>, at: Timestamp, runtimes: Runtimes<'_>) {
+        let all = runtimes();
+        let places = freezes::order(freeze, all.iter().map(AsRef::as_ref), &self.namespaces.live);
+        self.ended.retain(|ended| ended.freeze.uid() != freeze.uid());
+        self.ended.push(Ended { freeze: Arc::clone(freeze), at, places });
+    }
+
+    fn has_ended(&self, freeze: &AgentFreeze) -> bool {
+        let same = |ended: &Ended| {
+            ended.freeze.uid() == freeze.uid() && ended.freeze.metadata.generation == freeze.metadata.generation
+        };
+        self.ended.iter().any(same)
+    }
+}

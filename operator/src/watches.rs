@@ -1,0 +1,187 @@
+//! The watches of pods and children, what each keeps of an object, and what they show of one owner.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::Api;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::act;
+use crate::observe::index::{Index, Owner};
+use crate::observe::memory::SeenChild;
+use crate::observe::pod::SlimPod;
+use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFacts};
+use crate::plan::{MANAGED_BY, STRATEGY_ANNOTATION, boot_name, deployment_name};
+
+/// Objects in one page of a list.
+const PAGE: u32 = 50;
+
+/// What the watches of pods and children have shown.
+#[derive(Default)]
+pub(crate) struct Watches {
+    pods: Index<SlimPod>,
+    deployments: Index<Deployment>,
+    config_maps: Index<ConfigMap>,
+    services: Index<Service>,
+    accounts: Index<PartialObjectMeta<ServiceAccount>>,
+    claims: Index<PartialObjectMeta<PersistentVolumeClaim>>,
+    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
+    policies: Index<PartialObjectMeta<NetworkPolicy>>,
+}
+
+impl Watches {
+    /// Follows every kind for as long as somebody listens for whose objects changed. `gone` gets the UID of each
+    /// pod that is deleted.
+    pub(crate) async fn follow(&self, client: &Client, wake: &mpsc::Sender<Owner>, gone: impl Fn(&str)) {
+        let pod_gone = |pod: &SlimPod| gone(pod.metadata.uid.as_deref().unwrap_or_default());
+        let pods = follow(client, wake, &self.pods, SlimPod::prune, pod_gone);
+        let deployments = follow(client, wake, &self.deployments, prune_deployment, |_| {});
+        let config_maps = follow(client, wake, &self.config_maps, prune_config_map, |_| {});
+        let services = follow(client, wake, &self.services, |s: &mut Service| s.metadata.managed_fields = None, |_| {});
+        let accounts = follow(client, wake, &self.accounts, prune_metadata, |_| {});
+        let claims = follow(client, wake, &self.claims, prune_metadata, |_| {});
+        let budgets = follow(client, wake, &self.budgets, prune_metadata, |_| {});
+        let policies = follow(client, wake, &self.policies, prune_metadata, |_| {});
+        tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
+    }
+
+    /// Waits until the first list of each kind is complete.
+    pub(crate) async fn synced(&self) {
+        tokio::join!(
+            self.pods.synced(),
+            self.deployments.synced(),
+            self.config_maps.synced(),
+            self.services.synced(),
+            self.accounts.synced(),
+            self.claims.synced(),
+            self.budgets.synced(),
+            self.policies.synced()
+        );
+    }
+
+    /// Everybody who has a boot ConfigMap or an agent's.
+    pub(crate) fn owners(&self) -> Vec<Owner> {
+        self.config_maps.owners()
+    }
+
+    /// Its pods, terminating ones too.
+    pub(crate) fn pods(&self, owner: &Owner) -> Vec<PodFacts> {
+        let deployment = deployment_name(&owner.name);
+        self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect()
+    }
+
+    /// Its boot ConfigMap.
+    pub(crate) fn boot(&self, owner: &Owner) -> Option<BootConfigMap> {
+        let name = boot_name(&owner.name);
+        self.config_maps.of(owner).iter().find(|c| c.name_any() == name).map(|config_map| read_boot(config_map))
+    }
+
+    /// What its Deployment says.
+    pub(crate) fn deployment(&self, owner: &Owner) -> Option<DeploymentFacts> {
+        let name = deployment_name(&owner.name);
+        self.deployments.of(owner).iter().find(|d| d.name_any() == name).map(|d| read_deployment(d))
+    }
+
+    /// Its children that are made by server-side apply.
+    pub(crate) fn children(&self, owner: &Owner) -> HashMap<ChildKey, SeenChild> {
+        let boot = boot_name(&owner.name);
+        let mut all = HashMap::new();
+        note(&mut all, ChildKind::ConfigMap, self.config_maps.of(owner).iter().filter(|c| c.name_any() != boot));
+        note(&mut all, ChildKind::Service, self.services.of(owner).iter());
+        note(&mut all, ChildKind::ServiceAccount, self.accounts.of(owner).iter());
+        note(&mut all, ChildKind::PersistentVolumeClaim, self.claims.of(owner).iter());
+        note(&mut all, ChildKind::PodDisruptionBudget, self.budgets.of(owner).iter());
+        note(&mut all, ChildKind::NetworkPolicy, self.policies.of(owner).iter());
+        note(&mut all, ChildKind::Deployment, self.deployments.of(owner).iter());
+        all
+    }
+}
+
+fn note<'a, K: Resource<DynamicType = ()> + 'a>(
+    all: &mut HashMap<ChildKey, SeenChild>,
+    kind: ChildKind,
+    objects: impl Iterator<Item = &'a std::sync::Arc<K>>,
+) {
+    all.extend(objects.map(|object| (ChildKey { kind, name: object.name_any() }, act::seen_child(object.as_ref()))));
+}
+
+async fn follow<K>(client: &Client, wake: &mpsc::Sender<Owner>, index: &Index<K>, prune: fn(&mut K), gone: impl Fn(&K))
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
+    let config = watcher::Config::default().labels(&filter).page_size(PAGE);
+    let mut events = std::pin::pin!(watcher(Api::<K>::all(client.clone()), config).default_backoff());
+    while let Some(event) = events.next().await {
+        let mut event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
+                continue;
+            }
+        };
+        if let Event::Apply(object) | Event::InitApply(object) = &mut event {
+            prune(object);
+        }
+        if let Event::Delete(object) = &event {
+            gone(object);
+        }
+        for owner in index.take_in(event) {
+            if wake.send(owner).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Only the boot file's content is planned from; definitions can be large.
+fn prune_config_map(config_map: &mut ConfigMap) {
+    config_map.metadata.managed_fields = None;
+    if let Some(data) = &mut config_map.data {
+        data.retain(|key, _| key == "boot.json");
+    }
+}
+
+/// Of these kinds no plan reads more than that they are as they were applied.
+fn prune_metadata<K>(object: &mut PartialObjectMeta<K>) {
+    object.metadata.managed_fields = None;
+}
+
+fn prune_deployment(deployment: &mut Deployment) {
+    deployment.metadata.managed_fields = None;
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = PodTemplateSpec::default();
+    }
+}
+
+fn read_boot(config_map: &ConfigMap) -> BootConfigMap {
+    let text = config_map.data.as_ref().and_then(|data| data.get("boot.json"));
+    BootConfigMap {
+        resource_version: config_map.resource_version().unwrap_or_default(),
+        file: text.and_then(|text| serde_json::from_str(text).ok()),
+    }
+}
+
+fn read_deployment(deployment: &Deployment) -> DeploymentFacts {
+    let status = deployment.status.clone().unwrap_or_default();
+    let failing = status.conditions.iter().flatten().find(|c| c.type_ == "Progressing" && c.status == "False");
+    DeploymentFacts {
+        wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+        observed: status.observed_generation >= deployment.metadata.generation,
+        replicas: status.replicas.unwrap_or(0),
+        updated: status.updated_replicas.unwrap_or(0),
+        ready: status.ready_replicas.unwrap_or(0),
+        failing: failing.map(|c| c.message.clone().unwrap_or_default()),
+        strategy: deployment.annotations().get(STRATEGY_ANNOTATION).cloned().unwrap_or_default(),
+    }
+}
