@@ -142,6 +142,18 @@ pub enum DesiredState {
     Stopped,
 }
 
+impl DesiredState {
+    /// The word as it stands in the spec.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// Where the agent's definition comes from: exactly one of the two.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -190,8 +202,10 @@ pub struct Storage {
 pub struct Ephemeral {}
 
 /// A PersistentVolumeClaim, ReadWriteOncePod, named after the object with `-data` behind it.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0")
+    .message("spec.storage.volumeClaim.size: a volume cannot shrink"))]
 pub struct VolumeClaim {
     /// How much room it asks for, such as 1Gi. It may grow if the storage class allows it.
     #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"), length(max = 32))]
@@ -241,6 +255,21 @@ pub struct Lifecycle {
     pub boot_hold_seconds: i32,
     /// Whose commands pods obey: the operator's signed ones alone, or everybody's who reaches their port.
     pub auth: CommandAuth,
+    /// Whether pods are drained before a changed template replaces them: while running they are paused until nothing
+    /// is in flight, for drainTimeoutSeconds at most, then replaced together and resumed. Otherwise new pods come up
+    /// first, and each old one has shutdownSeconds for its work in flight.
+    pub drain_before_restart: bool,
+    /// Seconds for which pods at work are kept from voluntary eviction, such as a node's drain, from when their work
+    /// was seen to begin; they are not if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub disruption_protection_seconds: Option<i32>,
+    /// What each running pod is told before spec or a window pauses it. A freeze and a stop wait for nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_pause: Option<Hook>,
+    /// What each pod that had acknowledged a pause is told after its resume. New pods are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub post_resume: Option<Hook>,
     /// Seconds from SIGTERM to exit that a pod has for its work in flight.
     #[schemars(range(min = 10, max = 3600))]
     pub shutdown_seconds: i32,
@@ -257,9 +286,56 @@ impl Default for Lifecycle {
             resume_rate: None,
             boot_hold_seconds: 90,
             auth: CommandAuth::Signed,
+            drain_before_restart: false,
+            pre_pause: None,
+            post_resume: None,
+            disruption_protection_seconds: None,
             shutdown_seconds: 30,
         }
     }
+}
+
+/// A call into each pod when its state changes. It is made once for a change, unless the operator dies between the
+/// pod's answer and the note of it: then again, with the same Idempotency-Key.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// A POST without a body. A code from 200 to 299 is success.
+    pub http: HttpHook,
+    /// Seconds for the answer.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 300))]
+    pub timeout_seconds: i32,
+    /// What a call that fails leads to.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+}
+
+fn ten() -> i32 {
+    10
+}
+
+/// Where in a pod a hook is called.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpHook {
+    /// The path, with a query if there is one.
+    #[schemars(regex(pattern = r"^/[A-Za-z0-9/._~?=&%-]*$"), length(max = 512))]
+    pub path: String,
+    /// The port; lifecycle.port if left out. The template must declare it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: Option<i32>,
+}
+
+/// What a hook that fails leads to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// It is passed over.
+    #[default]
+    Ignore,
+    /// It is called again until it succeeds: the pause waits, or the resume is not complete; the object is Stalled.
+    Fail,
 }
 
 /// How executions in flight are treated by a pause.

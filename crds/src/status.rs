@@ -49,6 +49,10 @@ pub struct AgentRuntimeStatus {
     /// Executions accepted and not started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued: Option<i64>,
+    /// The resumePerSecond of the freeze that holds it, by which it goes back to work though the freeze is gone and
+    /// another operator leads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume_per_second: Option<i32>,
     /// The spec.resumeNonce that pods are told last: each clears their own holds once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resume_nonce: Option<String>,

@@ -139,11 +139,31 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`].
     pub async fn probe(&self, address: SocketAddr, path: &str, deadline: Duration) -> Result<u16, Error> {
+        self.code(address, Request::get(format!("http://{address}{path}")), deadline).await.map(|code| code.as_u16())
+    }
+
+    /// Calls a hook of the user's: a POST without a body, with a key that is the same for each repetition. Redirects
+    /// are not followed, and of the answer only the code is read.
+    ///
+    /// # Errors
+    /// No answer within `deadline`, or a code other than 200 to 299.
+    pub async fn hook(&self, address: SocketAddr, path: &str, key: &str, deadline: Duration) -> Result<(), Error> {
+        let request = Request::post(format!("http://{address}{path}")).header("idempotency-key", key);
+        let code = self.code(address, request, deadline).await?;
+        if code.is_success() { Ok(()) } else { Err(foreign(address, code.as_u16(), &"a hook answers 200 to 299")) }
+    }
+
+    /// Makes a request without a body, and gives the code of the answer.
+    async fn code(
+        &self,
+        address: SocketAddr,
+        request: http::request::Builder,
+        deadline: Duration,
+    ) -> Result<StatusCode, Error> {
         let unreachable = |reason: String| Error::Unreachable { address, reason };
-        let request = Request::get(format!("http://{address}{path}")).body(Full::default());
-        let request = request.map_err(|e| unreachable(e.to_string()))?;
+        let request = request.body(Full::default()).map_err(|e| unreachable(e.to_string()))?;
         match tokio::time::timeout(deadline, self.http.request(request)).await {
-            Ok(Ok(response)) => Ok(response.status().as_u16()),
+            Ok(Ok(response)) => Ok(response.status()),
             Ok(Err(error)) => Err(unreachable(chain(&error))),
             Err(_) => Err(unreachable(format!("nothing within {} s", deadline.as_secs_f32()))),
         }

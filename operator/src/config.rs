@@ -58,6 +58,14 @@ pub struct Config {
     #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 32)]
     pub reconcile_concurrency: u16,
 
+    /// Namespaces whose AgentRuntimes are reconciled, with commas between; all of them if none is given.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Obey AgentFreezes. Only an operator that may read neither them nor namespaces does without.
+    #[arg(long, env = "OBEY_FREEZES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub obey_freezes: bool,
+
     /// Days after which the key that signs commands is replaced.
     #[arg(long, env = "KEY_ROTATION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub key_rotation_days: u16,
@@ -68,6 +76,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same without empty names, which an empty environment variable gives.
+    #[must_use]
+    pub fn cleaned(mut self) -> Self {
+        self.watch_namespaces.retain(|namespace| !namespace.is_empty());
+        self
+    }
+
     /// How long a lease lasts without renewal.
     #[must_use]
     pub fn lease(&self) -> Duration {

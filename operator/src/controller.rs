@@ -9,8 +9,8 @@ use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
+use kube::runtime::reflector::{self, ObjectRef, Store, reflector};
+use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -18,13 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::act::dispatch::Dispatcher;
 use crate::act::keys::{KeySecret, Keyring};
 use crate::act::{self, Actor};
+use crate::census;
 use crate::config::Config;
 use crate::fleet;
 use crate::fleet::known::Fleet;
+use crate::merged;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
 use crate::observe::{AgentText, Observed};
-use crate::plan::{KeyStep, Reach, Settings, key_step, plan};
+use crate::plan::{KeyStep, Plan, Reach, Settings, key_step, plan};
 use crate::telemetry::Telemetry;
 use crate::watches::Watches;
 
@@ -61,8 +63,11 @@ pub(crate) struct Context {
 }
 
 /// Waits for the CustomResourceDefinition, so that the operator may be installed before it.
-pub async fn wait_for_crd(client: &Client) {
-    let api: Api<AgentRuntime> = Api::all(client.clone());
+pub async fn wait_for_crd(client: &Client, namespace: Option<&String>) {
+    let api: Api<AgentRuntime> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
     let params = kube::api::ListParams::default().limit(1);
     let mut said = false;
     while let Err(error) = api.list_metadata(&params).await {
@@ -82,6 +87,7 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let (wake, woken) = mpsc::channel(QUEUE);
+    telemetry.set_concurrency(config.reconcile_concurrency);
     let dispatcher = Dispatcher::new(
         config.command_concurrency,
         config.poll_concurrency,
@@ -104,12 +110,15 @@ pub async fn run(
         runtimes: OnceLock::new(),
         report: Notify::new(),
     });
+    let (counted, queue) = (Arc::clone(&context), wake.clone());
+    context.telemetry.take_census_by(Box::new(move || {
+        let oldest = counted.dispatcher.oldest_answer();
+        census::take(&counted.runtimes(), oldest, QUEUE.saturating_sub(queue.capacity()), Timestamp::now())
+    }));
     let gone = |pod: &str| context.dispatcher.forget(pod);
     let watches = async {
-        let freezes = fleet::follow_freezes(&context, &wake);
-        let namespaces = fleet::follow_namespaces(&context, &wake);
-        let children = context.watches.follow(&client, &wake, gone);
-        tokio::join!(children, freezes, namespaces, fleet::report(&context))
+        let children = context.watches.follow(&client, &config.watch_namespaces, &wake, gone);
+        tokio::join!(children, fleet::follow(config, &context, &wake))
     };
     let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
     tokio::select! {
@@ -154,9 +163,15 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
     );
     tracing::info!("the caches have synced");
     let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
-    let references = owners.map(|owner| ObjectRef::new(&owner.name).within(&owner.namespace));
-    let api: Api<AgentRuntime> = Api::all(context.client.clone());
-    let controller = Controller::new(api, watcher::Config::default().page_size(PAGE));
+    let queued = Arc::clone(&context);
+    let references = owners.map(move |owner| {
+        queued.telemetry.added();
+        ObjectRef::new(&owner.name).within(&owner.namespace)
+    });
+    let (store, writer) = reflector::store();
+    let paged = watcher::Config::default().page_size(PAGE);
+    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, paged);
+    let controller = Controller::for_stream(reflector(writer, events).applied_objects(), store);
     // Set once: this function is called once.
     let _ = context.runtimes.set(controller.store());
     let told = Arc::clone(&context);
@@ -179,13 +194,14 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
 
 async fn reconcile(runtime: Arc<AgentRuntime>, context: Arc<Context>) -> Result<Action, act::Error> {
     let begun = Instant::now();
+    context.telemetry.begins();
     let uid = runtime.uid().unwrap_or_default();
     let mut memory = context.memories().remove(&uid).unwrap_or_default();
     let outcome = context.converge(runtime, &mut memory).await;
     memory.failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
     memory.visited = Some(begun);
     context.remember(uid, memory);
-    context.telemetry.reconciled(outcome.as_ref().map_or_else(act::Error::label, |_| "success"), begun.elapsed());
+    context.telemetry.reconciled(outcome.as_ref().err().map(act::Error::label), begun.elapsed());
     outcome
 }
 
@@ -247,10 +263,22 @@ impl Context {
                 memory.barrier = Some(self.actor.barrier(&seen.runtime, epoch).await?);
             } else if memory.refusal == refusal {
                 self.actor.report(&seen, &next, memory).await?;
+                self.note_acknowledgement(&next, memory);
                 break;
             }
         }
         Ok(Action::requeue(again))
+    }
+
+    /// Notes how long a transition took, once: when its status is first written as reached.
+    fn note_acknowledgement(&self, next: &Plan, memory: &mut Memory) {
+        let Some(status) = next.status.as_ref().filter(|_| next.is_reached()) else { return };
+        // One that began before this process is not measured.
+        let begun = memory.epoch_since.filter(|(epoch, from)| *epoch == status.epoch && *from > Timestamp::UNIX_EPOCH);
+        let Some((epoch, from)) = begun.filter(|(epoch, _)| memory.measured != Some(*epoch)) else { return };
+        memory.measured = Some(epoch);
+        let took = Duration::try_from(Timestamp::now().duration_since(from)).unwrap_or_default();
+        self.telemetry.acknowledged(status.desired_state.map_or("unknown", crds::DesiredState::as_str), took);
     }
 
     fn observe(&self, owner: &Owner, runtime: Arc<AgentRuntime>, agent: AgentText, memory: &mut Memory) -> Observed {
@@ -272,6 +300,7 @@ impl Context {
             epoch_since: memory.epoch_since,
             keys: self.keyring.public(),
             refusal: memory.refusal.clone(),
+            protected_since: self.watches.protected_since(owner),
             fleet: self.fleet.view(owner, Timestamp::now(), &|| self.runtimes()),
         }
     }

@@ -4,10 +4,13 @@
 //! `watches` and `fleet` feed what is observed, `controller` wires it all, `lease` lets one replica act at a time.
 
 pub mod act;
+mod census;
 pub mod config;
 pub mod controller;
 mod fleet;
+pub mod health;
 pub mod lease;
+mod merged;
 pub mod observe;
 pub mod plan;
 pub mod telemetry;
@@ -48,10 +51,11 @@ pub enum Error {
 /// # Errors
 /// See [`Error`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
+    let config = config.cleaned();
     let kube_config = kube::Config::infer().await?;
     let client = Client::try_from(kube_config)?;
     let telemetry = Arc::new(Telemetry::default());
-    let server = telemetry::serve(config.listen, Arc::clone(&telemetry), stop.clone()).await?;
+    let server = health::serve(config.listen, Arc::clone(&telemetry), stop.clone()).await?;
     let outcome = lead(&config, client, &telemetry, &stop).await;
     stop.cancel();
     if let Err(error) = server.await {
@@ -68,7 +72,7 @@ async fn lead(
 ) -> Result<(), Error> {
     let lease = lease::Elector::new(client.clone(), config);
     let elected = stop.run_until_cancelled(async {
-        controller::wait_for_crd(&client).await;
+        controller::wait_for_crd(&client, config.watch_namespaces.first()).await;
         telemetry.set_ready();
         lease.acquire().await;
     });

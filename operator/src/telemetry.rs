@@ -1,31 +1,40 @@
-//! Metrics and the health endpoints.
+//! Metrics. No label holds an object's name: their number would grow without bound.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use prometheus_client::registry::{Registry, Unit};
 
-use crate::Error;
+/// The name under which controller-runtime would know this controller and its queue.
+const CONTROLLER: &str = "agentruntime";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ControllerLabel {
+    controller: &'static str,
+}
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabel {
+    controller: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct QueueLabel {
+    name: &'static str,
+    controller: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -34,53 +43,185 @@ struct CallLabel {
     result: &'static str,
 }
 
-/// Seconds; from a warm push to a hung pod.
-const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 3.0, 30.0];
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StateLabel {
+    desired: &'static str,
+    state: &'static str,
+}
 
-/// Counts what the operator does. No label holds an object's name: their number would grow without bound.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct DesiredLabel {
+    desired: &'static str,
+}
+
+/// Seconds; from a warm push to a hung pod.
+const CALLS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 3.0, 30.0];
+/// Seconds; from an idle pod's pause to a long drain.
+const TRANSITIONS: [f64; 12] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
+
+fn calls() -> Histogram {
+    Histogram::new(CALLS)
+}
+
+fn transitions() -> Histogram {
+    Histogram::new(TRANSITIONS)
+}
+
+/// How the fleet stands at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Objects by effective desired state and state.
+    pub runtimes: Vec<(&'static str, &'static str)>,
+    /// Objects whose desired state is not reached.
+    pub diverged: usize,
+    /// Pods that have not acknowledged their epoch.
+    pub unacknowledged: i64,
+    /// The age of the oldest answer of a pod.
+    pub oldest_answer: Duration,
+    /// Owners that wait to be looked at.
+    pub waiting: usize,
+}
+
+/// Takes the census when the metrics are read.
+pub type Taker = Box<dyn Fn() -> Census + Send + Sync>;
+
+/// Counts what the operator does.
 pub struct Telemetry {
-    registry: Registry,
+    registry: Mutex<Registry>,
     reconciles: Family<ResultLabel, Counter>,
-    reconcile_seconds: Histogram,
+    errors: Family<ControllerLabel, Counter>,
+    failures: Family<ReasonLabel, Counter>,
+    reconcile_seconds: Family<ControllerLabel, Histogram>,
+    active: Family<ControllerLabel, Gauge>,
+    concurrency: Family<ControllerLabel, Gauge>,
+    depth: Family<QueueLabel, Gauge>,
+    adds: Family<QueueLabel, Counter>,
+    retries: Family<QueueLabel, Counter>,
     calls: Family<CallLabel, Counter>,
-    call_seconds: Histogram,
+    call_seconds: Family<CallLabel, Histogram>,
+    push_seconds: Histogram,
+    acknowledgement_seconds: Family<DesiredLabel, Histogram>,
+    runtimes: Family<StateLabel, Gauge>,
+    diverged: Gauge,
+    unacknowledged: Gauge,
+    oldest_answer: Gauge<f64, AtomicU64>,
     leading: Gauge<i64, AtomicI64>,
     ready: AtomicBool,
+    census: OnceLock<Taker>,
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
-        let reconciles = Family::<ResultLabel, Counter>::default();
-        let reconcile_seconds = Histogram::new(BUCKETS);
-        let calls = Family::<CallLabel, Counter>::default();
-        let call_seconds = Histogram::new(BUCKETS);
-        let leading = Gauge::<i64, AtomicI64>::default();
-        let mut registry = Registry::default();
-        registry.register("controller_runtime_reconcile", "Reconciles by result", reconciles.clone());
-        registry.register(
-            "controller_runtime_reconcile_time_seconds",
-            "Length of reconciles, which never wait for a pod",
-            reconcile_seconds.clone(),
-        );
-        registry.register("agentruntime_pod_calls", "Calls to pods by verb and result", calls.clone());
-        registry.register("agentruntime_pod_call_seconds", "Length of calls to pods", call_seconds.clone());
-        registry.register("agentruntime_leading", "1 while this replica acts", leading.clone());
-        Self { registry, reconciles, reconcile_seconds, calls, call_seconds, leading, ready: AtomicBool::new(false) }
+        let this = Self {
+            registry: Mutex::default(),
+            reconciles: Family::default(),
+            errors: Family::default(),
+            failures: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(calls),
+            active: Family::default(),
+            concurrency: Family::default(),
+            depth: Family::default(),
+            adds: Family::default(),
+            retries: Family::default(),
+            calls: Family::default(),
+            call_seconds: Family::new_with_constructor(calls),
+            push_seconds: calls(),
+            acknowledgement_seconds: Family::new_with_constructor(transitions),
+            runtimes: Family::default(),
+            diverged: Gauge::default(),
+            unacknowledged: Gauge::default(),
+            oldest_answer: Gauge::default(),
+            leading: Gauge::default(),
+            ready: AtomicBool::new(false),
+            census: OnceLock::new(),
+        };
+        this.register();
+        this
     }
 }
 
 impl Telemetry {
-    /// Notes a reconcile.
-    pub fn reconciled(&self, result: &'static str, took: Duration) {
-        self.reconciles.get_or_create(&ResultLabel { result }).inc();
-        self.reconcile_seconds.observe(took.as_secs_f64());
+    /// The names are controller-runtime's where the meaning is.
+    fn register(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = &mut *registry;
+        all.register("controller_runtime_reconcile", "Reconciles by result", self.reconciles.clone());
+        all.register("controller_runtime_reconcile_errors", "Reconciles that failed", self.errors.clone());
+        let help = "Length of reconciles, which never wait for a pod";
+        all.register("controller_runtime_reconcile_time_seconds", help, self.reconcile_seconds.clone());
+        all.register("controller_runtime_active_workers", "Reconciles under way", self.active.clone());
+        let help = "Reconciles that may be under way at once";
+        all.register("controller_runtime_max_concurrent_reconciles", help, self.concurrency.clone());
+        all.register("workqueue_depth", "Objects that wait for their turn to be looked at", self.depth.clone());
+        let help = "Times an object was to be looked at for what its children, pods or freezes showed";
+        all.register("workqueue_adds", help, self.adds.clone());
+        all.register("workqueue_retries", "Objects put back after a reconcile that failed", self.retries.clone());
+        let help = "Reconciles that failed, by what failed";
+        all.register("agentruntime_reconcile_failures", help, self.failures.clone());
+        all.register("agentruntime_pod_calls", "Calls to pods by verb and result", self.calls.clone());
+        let help = "Length of calls to pods; a status call may wait for a change";
+        all.register("agentruntime_pod_call_seconds", help, self.call_seconds.clone());
+        let help = "From a plan that commands a pod to the pod's answer";
+        all.register_with_unit("agentruntime_push", help, Unit::Seconds, self.push_seconds.clone());
+        let help = "From a new epoch to the status that says that every pod has acknowledged and reached it";
+        let unit = Unit::Seconds;
+        all.register_with_unit("agentruntime_acknowledgement", help, unit, self.acknowledgement_seconds.clone());
+        let help = "Objects by effective desired state and state";
+        all.register("agentruntime_runtimes", help, self.runtimes.clone());
+        let help = "Objects whose desired state is not reached";
+        all.register("agentruntime_diverged_runtimes", help, self.diverged.clone());
+        let help = "Pods that have not acknowledged the epoch in force";
+        all.register("agentruntime_unacknowledged_pods", help, self.unacknowledged.clone());
+        let help = "Age of the oldest answer that something is said from";
+        let unit = Unit::Seconds;
+        all.register_with_unit("agentruntime_oldest_answer", help, unit, self.oldest_answer.clone());
+        all.register("agentruntime_leading", "1 while this replica acts", self.leading.clone());
+    }
+
+    /// Notes that a reconcile begins.
+    pub fn begins(&self) {
+        self.active.get_or_create(&ControllerLabel { controller: CONTROLLER }).inc();
+    }
+
+    /// Notes a reconcile that ended, and the reason if it failed. .
+    pub fn reconciled(&self, failed: Option<&'static str>, took: Duration) {
+        let controller = ControllerLabel { controller: CONTROLLER };
+        self.active.get_or_create(&controller).dec();
+        self.reconcile_seconds.get_or_create(&controller).observe(took.as_secs_f64());
+        let result = if failed.is_some() { "error" } else { "success" };
+        self.reconciles.get_or_create(&ResultLabel { controller: CONTROLLER, result }).inc();
+        if let Some(reason) = failed {
+            self.errors.get_or_create(&controller).inc();
+            self.failures.get_or_create(&ReasonLabel { reason }).inc();
+            self.retries.get_or_create(&QUEUE).inc();
+        }
+    }
+
+    /// Notes that an object is to be looked at.
+    pub fn added(&self) {
+        self.adds.get_or_create(&QUEUE).inc();
+    }
+
+    /// Notes how many reconciles may be under way at once.
+    pub fn set_concurrency(&self, most: u16) {
+        self.concurrency.get_or_create(&ControllerLabel { controller: CONTROLLER }).set(i64::from(most));
     }
 
     /// Notes a call to a pod.
     pub fn called(&self, call: &'static str, result: &'static str, took: Duration) {
-        self.calls.get_or_create(&CallLabel { call, result }).inc();
-        self.call_seconds.observe(took.as_secs_f64());
+        let label = CallLabel { call, result };
+        self.calls.get_or_create(&label).inc();
+        self.call_seconds.get_or_create(&label).observe(took.as_secs_f64());
+    }
+
+    /// Notes a command that was answered, from its plan on.
+    pub fn pushed(&self, took: Duration) {
+        self.push_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes that every pod has acknowledged and reached a state, from its epoch on.
+    pub fn acknowledged(&self, desired: &'static str, took: Duration) {
+        self.acknowledgement_seconds.get_or_create(&DesiredLabel { desired }).observe(took.as_secs_f64());
     }
 
     /// Notes whether this replica acts.
@@ -92,42 +233,79 @@ impl Telemetry {
     pub fn set_ready(&self) {
         self.ready.store(true, Ordering::Relaxed);
     }
-}
 
-/// Serves /metrics, /healthz and /readyz until `stop`.
-///
-/// # Errors
-/// The address is taken or not ours.
-pub async fn serve(
-    address: SocketAddr,
-    telemetry: Arc<Telemetry>,
-    stop: CancellationToken,
-) -> Result<JoinHandle<std::io::Result<()>>, Error> {
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .with_state(telemetry);
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
-    Ok(tokio::spawn(serving.into_future()))
-}
+    /// Whether this replica leads or can take over.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
 
-async fn ready(State(telemetry): State<Arc<Telemetry>>) -> impl IntoResponse {
-    if telemetry.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the CustomResourceDefinition agentruntimes.agents.hive.dev")
+    /// Who takes the census; the first one does.
+    pub fn take_census_by(&self, taker: Taker) {
+        // There is one controller in a process.
+        let _ = self.census.set(taker);
+    }
+
+    /// All metrics, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// They could not be written as text.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        if let Some(taker) = self.census.get() {
+            self.note(&taker());
+        }
+        let mut text = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        encode(&mut text, &registry).map(|()| text)
+    }
+
+    fn note(&self, census: &Census) {
+        // A pair that no object is in any more would keep its last count.
+        self.runtimes.clear();
+        for (desired, state) in &census.runtimes {
+            self.runtimes.get_or_create(&StateLabel { desired, state }).inc();
+        }
+        self.diverged.set(i64::try_from(census.diverged).unwrap_or(i64::MAX));
+        self.unacknowledged.set(census.unacknowledged);
+        self.oldest_answer.set(census.oldest_answer.as_secs_f64());
+        self.depth.get_or_create(&QUEUE).set(i64::try_from(census.waiting).unwrap_or(i64::MAX));
     }
 }
 
-async fn metrics(State(telemetry): State<Arc<Telemetry>>) -> impl IntoResponse {
-    let mut text = String::new();
-    match encode(&mut text, &telemetry.registry) {
-        Ok(()) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            (StatusCode::OK, [(header::CONTENT_TYPE, kind)], text).into_response()
+const QUEUE: QueueLabel = QueueLabel { name: CONTROLLER, controller: CONTROLLER };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_controller_runtime_and_the_census_is_taken_when_they_are_read() {
+        let telemetry = Telemetry::default();
+        telemetry.begins();
+        telemetry.reconciled(Some("conflict"), Duration::from_millis(2));
+        telemetry.begins();
+        telemetry.added();
+        telemetry.called("pause", "ok", Duration::from_millis(2));
+        telemetry.pushed(Duration::from_millis(2));
+        telemetry.acknowledged("paused", Duration::from_secs(1));
+        let census = Census { runtimes: vec![("paused", "pausing"); 2], diverged: 2, ..Census::default() };
+        telemetry.take_census_by(Box::new(move || census.clone()));
+        let text = telemetry.text().unwrap();
+        for line in [
+            r#"controller_runtime_reconcile_total{controller="agentruntime",result="error"} 1"#,
+            r#"controller_runtime_reconcile_errors_total{controller="agentruntime"} 1"#,
+            r#"controller_runtime_reconcile_time_seconds_count{controller="agentruntime"} 1"#,
+            r#"controller_runtime_active_workers{controller="agentruntime"} 1"#,
+            r#"workqueue_adds_total{name="agentruntime",controller="agentruntime"} 1"#,
+            r#"workqueue_retries_total{name="agentruntime",controller="agentruntime"} 1"#,
+            r#"agentruntime_reconcile_failures_total{reason="conflict"} 1"#,
+            r#"agentruntime_pod_calls_total{call="pause",result="ok"} 1"#,
+            "agentruntime_push_seconds_count 1",
+            r#"agentruntime_acknowledgement_seconds_count{desired="paused"} 1"#,
+            r#"agentruntime_runtimes{desired="paused",state="pausing"} 2"#,
+            "agentruntime_diverged_runtimes 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
         }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

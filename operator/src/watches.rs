@@ -4,24 +4,27 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::Api;
-use kube::core::PartialObjectMeta;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::act;
+use crate::merged;
 use crate::observe::index::{Index, Owner};
 use crate::observe::memory::SeenChild;
 use crate::observe::pod::SlimPod;
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFacts};
-use crate::plan::{MANAGED_BY, STRATEGY_ANNOTATION, boot_name, deployment_name};
+use crate::plan::{
+    HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, deployment_name,
+};
 
 /// Objects in one page of a list.
 const PAGE: u32 = 50;
@@ -42,16 +45,23 @@ pub(crate) struct Watches {
 impl Watches {
     /// Follows every kind for as long as somebody listens for whose objects changed. `gone` gets the UID of each
     /// pod that is deleted.
-    pub(crate) async fn follow(&self, client: &Client, wake: &mpsc::Sender<Owner>, gone: impl Fn(&str)) {
+    pub(crate) async fn follow(
+        &self,
+        client: &Client,
+        namespaces: &[String],
+        wake: &mpsc::Sender<Owner>,
+        gone: impl Fn(&str),
+    ) {
+        let from = (client, namespaces);
         let pod_gone = |pod: &SlimPod| gone(pod.metadata.uid.as_deref().unwrap_or_default());
-        let pods = follow(client, wake, &self.pods, SlimPod::prune, pod_gone);
-        let deployments = follow(client, wake, &self.deployments, prune_deployment, |_| {});
-        let config_maps = follow(client, wake, &self.config_maps, prune_config_map, |_| {});
-        let services = follow(client, wake, &self.services, |s: &mut Service| s.metadata.managed_fields = None, |_| {});
-        let accounts = follow(client, wake, &self.accounts, prune_metadata, |_| {});
-        let claims = follow(client, wake, &self.claims, prune_metadata, |_| {});
-        let budgets = follow(client, wake, &self.budgets, prune_metadata, |_| {});
-        let policies = follow(client, wake, &self.policies, prune_metadata, |_| {});
+        let pods = follow(from, wake, &self.pods, SlimPod::prune, pod_gone);
+        let deployments = follow(from, wake, &self.deployments, prune_deployment, |_| {});
+        let config_maps = follow(from, wake, &self.config_maps, prune_config_map, |_| {});
+        let services = follow(from, wake, &self.services, |s: &mut Service| s.metadata.managed_fields = None, |_| {});
+        let accounts = follow(from, wake, &self.accounts, prune_metadata, |_| {});
+        let claims = follow(from, wake, &self.claims, prune_metadata, |_| {});
+        let budgets = follow(from, wake, &self.budgets, prune_metadata, |_| {});
+        let policies = follow(from, wake, &self.policies, prune_metadata, |_| {});
         tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
     }
 
@@ -92,6 +102,12 @@ impl Watches {
         self.deployments.of(owner).iter().find(|d| d.name_any() == name).map(|d| read_deployment(d))
     }
 
+    /// Since when its pods are protected from eviction.
+    pub(crate) fn protected_since(&self, owner: &Owner) -> Option<Timestamp> {
+        let budgets = self.budgets.of(owner);
+        budgets.iter().find_map(|budget| budget.annotations().get(PROTECTED_SINCE)?.parse().ok())
+    }
+
     /// Its children that are made by server-side apply.
     pub(crate) fn children(&self, owner: &Owner) -> HashMap<ChildKey, SeenChild> {
         let boot = boot_name(&owner.name);
@@ -115,13 +131,24 @@ fn note<'a, K: Resource<DynamicType = ()> + 'a>(
     all.extend(objects.map(|object| (ChildKey { kind, name: object.name_any() }, act::seen_child(object.as_ref()))));
 }
 
-async fn follow<K>(client: &Client, wake: &mpsc::Sender<Owner>, index: &Index<K>, prune: fn(&mut K), gone: impl Fn(&K))
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+async fn follow<K>(
+    (client, namespaces): (&Client, &[String]),
+    wake: &mpsc::Sender<Owner>,
+    index: &Index<K>,
+    prune: fn(&mut K),
+    gone: impl Fn(&K),
+) where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
 {
     let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
     let config = watcher::Config::default().labels(&filter).page_size(PAGE);
-    let mut events = std::pin::pin!(watcher(Api::<K>::all(client.clone()), config).default_backoff());
+    let mut events = std::pin::pin!(merged::watch::<K>(client, namespaces, config).default_backoff());
     while let Some(event) = events.next().await {
         let mut event = match event {
             Ok(event) => event,
@@ -169,6 +196,7 @@ fn read_boot(config_map: &ConfigMap) -> BootConfigMap {
     BootConfigMap {
         resource_version: config_map.resource_version().unwrap_or_default(),
         file: text.and_then(|text| serde_json::from_str(text).ok()),
+        hooks: config_map.annotations().get(HOOKS_ANNOTATION).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 
@@ -183,5 +211,6 @@ fn read_deployment(deployment: &Deployment) -> DeploymentFacts {
         ready: status.ready_replicas.unwrap_or(0),
         failing: failing.map(|c| c.message.clone().unwrap_or_default()),
         strategy: deployment.annotations().get(STRATEGY_ANNOTATION).cloned().unwrap_or_default(),
+        template: deployment.annotations().get(TEMPLATE_ANNOTATION).cloned().unwrap_or_default(),
     }
 }

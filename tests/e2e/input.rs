@@ -27,6 +27,13 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
     space.apply(&runtime("kept", 1, &json!({ "desiredState": "stopped" }))).unwrap();
     let moved = runtime("kept", 1, &json!({ "storage": { "volumeClaim": { "size": "1Gi" } } }));
     assert!(space.apply(&moved).unwrap_err().contains("spec.storage: its kind cannot change"));
+    let sized = |size: &str| {
+        runtime("sized", 1, &json!({ "desiredState": "stopped", "storage": { "volumeClaim": { "size": size } } }))
+    };
+    space.apply(&sized("2Gi")).unwrap();
+    let shrunk = space.apply(&sized("1500Mi")).unwrap_err();
+    assert!(shrunk.contains("spec.storage.volumeClaim.size: a volume cannot shrink"), "{shrunk}");
+    space.apply(&sized("2.5Gi")).unwrap();
     // A timer would come due in each pod; the helper leaves it out when it makes several.
     let mut timers = runtime("bad", 1, &json!({}));
     timers["spec"]["replicas"] = json!(2);

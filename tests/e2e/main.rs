@@ -9,17 +9,21 @@
 )]
 
 mod boot;
+mod disruption;
 mod freeze;
 mod holds;
+mod hooks;
 mod input;
 mod lifecycle;
 mod plugin;
 mod removal;
 mod rollout;
+mod scale;
 mod signed;
 mod space;
 mod speed;
 mod standalone;
+mod statuses;
 mod storage;
 mod unknown;
 mod window;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use cluster::{Cluster, Signal};
 use serde_json::{Value, json};
 
+use crate::statuses;
+
 /// No test waits longer for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the operator runs.
@@ -61,6 +63,7 @@ impl Space {
     }
 
     fn with(test: &str, hold: Hold) -> Self {
+        statuses::begin();
         let name = format!("e2e-{test}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         kubectl(&["create", "namespace", &name]);
         Self { name, _hold: hold }
@@ -178,6 +181,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         // A failed test leaves its namespace for a look.
         if !std::thread::panicking() {
+            statuses::check(&self.name);
             kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
         }
     }
@@ -300,19 +304,26 @@ pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool, tell: impl 
 
 /// One request to a pod, past its Service.
 pub(crate) fn http(pod: &Value, method: &str, path: &str, body: &str) -> (u16, Value) {
-    exchange(pod, method, path, "", body)
+    exchange(pod, method, path, "", body, PATIENCE)
+}
+
+/// A read that gives up early: code 0.
+pub(crate) fn probe(pod: &Value, path: &str, patience: Duration) -> (u16, Value) {
+    exchange(pod, "GET", path, "", "", patience)
 }
 
 /// A change that a token allows.
 pub(crate) fn bearer(pod: &Value, token: &str, path: &str) -> (u16, Value) {
-    exchange(pod, "POST", path, &format!("Authorization: Bearer {token}\r\n"), "")
+    exchange(pod, "POST", path, &format!("Authorization: Bearer {token}\r\n"), "", PATIENCE)
 }
 
-fn exchange(pod: &Value, method: &str, path: &str, headers: &str, body: &str) -> (u16, Value) {
+fn exchange(pod: &Value, method: &str, path: &str, headers: &str, body: &str, patience: Duration) -> (u16, Value) {
     use std::io::Read as _;
     let address = format!("{}:8080", pod["status"]["podIP"].as_str().expect("it has an address"));
-    let Ok(mut stream) = TcpStream::connect(&address) else { return (0, Value::Null) };
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let Ok(mut stream) = TcpStream::connect_timeout(&address.parse().expect("an address"), patience) else {
+        return (0, Value::Null);
+    };
+    stream.set_read_timeout(Some(patience)).unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
         body.len()

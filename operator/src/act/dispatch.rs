@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
+use lifecycle::Verb;
 use lifecycle::client::{Client, Error};
-use lifecycle::wire::Status;
+use lifecycle::signature::SigningKey;
+use lifecycle::wire::{Command, Status};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::act::backoff;
 use crate::act::keys::Keyring;
 use crate::observe::index::Owner;
-use crate::observe::{Contact, Heard};
-use crate::plan::{Call, Order};
+use crate::observe::{Contact, Heard, HookKind, HookOutcome};
+use crate::plan::{Call, Order, Signer};
 use crate::telemetry::Telemetry;
 
 /// A pod answers a command from memory and one fsync; more means that it hangs.
@@ -49,9 +51,27 @@ struct State {
 /// The one call under way to a pod.
 struct Slot {
     id: u64,
-    /// The epoch of a command; none for a status request.
-    epoch: Option<i64>,
+    rank: Rank,
     task: AbortHandle,
+}
+
+/// What a call is, in the order in which one takes another's place; with its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Ask,
+    Hook(i64),
+    Command(Option<i64>),
+}
+
+impl State {
+    /// Ends the call; false if it was replaced or forgotten meanwhile, and a later one speaks for the pod.
+    fn is_current(&mut self, pod: &str, id: u64) -> bool {
+        let current = self.slots.get(pod).is_some_and(|slot| slot.id == id);
+        if current {
+            self.slots.remove(pod);
+        }
+        current
+    }
 }
 
 impl Dispatcher {
@@ -83,6 +103,14 @@ impl Dispatcher {
         pods.filter_map(|uid| Some((uid.to_owned(), state.contacts.get(uid)?.clone()))).collect()
     }
 
+    /// When the answer that is oldest came; of a pod that never answered, since when it has not.
+    #[must_use]
+    pub fn oldest_answer(&self) -> Option<Timestamp> {
+        let state = self.inner.lock();
+        let known = |contact: &Contact| contact.answer.as_ref().map(|answer| answer.at).or(contact.failing_since);
+        state.contacts.values().filter_map(known).min()
+    }
+
     /// Forgets a pod that is gone.
     pub fn forget(&self, uid: &str) {
         let mut state = self.inner.lock();
@@ -92,16 +120,17 @@ impl Dispatcher {
         }
     }
 
-    /// Starts a call unless the one under way serves as well: a command ends a status request,
-    /// and a higher epoch a lower one.
+    /// Starts a call unless the one under way serves as well: a hook ends a status request, a command both, and a
+    /// higher epoch a lower one.
     pub fn submit(&self, owner: &Owner, order: Order) {
-        let epoch = match &order.call {
-            Call::Command { body, .. } => body.epoch,
-            Call::Ask { .. } => None,
+        let rank = match &order.call {
+            Call::Command { body, .. } => Rank::Command(body.epoch),
+            Call::Hook { epoch, .. } => Rank::Hook(*epoch),
+            Call::Ask { .. } => Rank::Ask,
         };
         let mut state = self.inner.lock();
         match state.slots.get(&order.pod) {
-            Some(slot) if epoch <= slot.epoch => return,
+            Some(slot) if rank <= slot.rank => return,
             Some(slot) => slot.task.abort(),
             None => {}
         }
@@ -110,67 +139,106 @@ impl Dispatcher {
         let pod = order.pod.clone();
         let inner = Arc::clone(&self.inner);
         let owner = owner.clone();
-        let task = tokio::spawn(async move { inner.run(owner, order, id).await }).abort_handle();
-        state.slots.insert(pod, Slot { id, epoch, task });
+        let planned = Instant::now();
+        let task = tokio::spawn(async move { inner.run(owner, order, id, planned).await }).abort_handle();
+        state.slots.insert(pod, Slot { id, rank, task });
     }
 }
 
 impl Inner {
-    async fn run(self: Arc<Self>, owner: Owner, order: Order, id: u64) {
+    async fn run(self: Arc<Self>, owner: Owner, order: Order, id: u64, planned: Instant) {
         let limit = match order.call {
             Call::Command { .. } => &self.commands,
-            Call::Ask { .. } => &self.polls,
+            Call::Hook { .. } | Call::Ask { .. } => &self.polls,
         };
         // The semaphores are never closed.
         let Ok(_permit) = limit.acquire().await else { return };
         let begun = Instant::now();
-        let (kind, outcome) = self.call(&order).await;
-        let label = outcome.as_ref().map_or_else(Error::label, |_| "ok");
-        self.telemetry.called(kind, label, begun.elapsed());
-        if let Err(error) = &outcome {
+        match &order.call {
+            Call::Command { verb, body } => {
+                let outcome = self.command(&order, *verb, body).await;
+                if outcome.is_ok() {
+                    self.telemetry.pushed(planned.elapsed());
+                }
+                self.record(&order, id, verb.as_str(), begun, outcome);
+            }
+            Call::Hook { hook, epoch, path, key, timeout } => {
+                let outcome = self.client.hook(order.address, path, key, *timeout).await;
+                self.note(&order, hook.as_str(), begun, outcome.as_ref().err());
+                self.record_hook(&order, id, (*hook, *epoch), outcome);
+            }
+            Call::Ask { after } => {
+                let outcome = self.ask(&order, after.as_ref()).await;
+                self.record(&order, id, "status", begun, outcome);
+            }
+        }
+        self.wake(owner).await;
+    }
+
+    fn note(&self, order: &Order, call: &'static str, begun: Instant, error: Option<&Error>) {
+        self.telemetry.called(call, error.map_or("ok", Error::label), begun.elapsed());
+        if let Some(error) = error {
             tracing::debug!(pod = %order.name, %error, "a call to a pod failed");
         }
-        self.record(&order, id, outcome);
+    }
+
+    async fn wake(&self, owner: Owner) {
         // A full queue means that reconciles are behind; the owner's own timer looks again.
         if self.wake.send(owner).await.is_err() {
             tracing::debug!("nobody listens for answers any more");
         }
     }
 
-    async fn call(&self, order: &Order) -> (&'static str, Result<Status, Error>) {
-        let signer = order.signer.as_ref().and_then(|signer| Some((signer, self.keyring.find(&signer.key)?)));
-        let seal = signer.as_ref().map(|(signer, key)| self.keyring.seal(key, signer, &order.pod));
-        match &order.call {
-            Call::Command { verb, body } => {
-                let sent = match &seal {
-                    Some(seal) => self.client.signed(seal).send(order.address, *verb, body, DEADLINE).await,
-                    None => self.client.send(order.address, *verb, body, DEADLINE).await,
-                };
-                (verb.as_str(), sent.map(|answer| answer.status))
+    fn record_hook(&self, order: &Order, id: u64, (hook, epoch): (HookKind, i64), called: Result<(), Error>) {
+        let mut state = self.lock();
+        if !state.is_current(&order.pod, id) {
+            return;
+        }
+        let contact = state.contacts.entry(order.pod.clone()).or_default();
+        let before = contact.hook.as_ref().filter(|before| (before.hook, before.epoch) == (hook, epoch));
+        let error = called.err().map(|error| error.to_string());
+        let failures = before.map_or(0, |before| before.failures) + u32::from(error.is_some());
+        let next_attempt = Timestamp::now() + pause(failures);
+        contact.hook = Some(HookOutcome { hook, epoch, error, failures, next_attempt });
+    }
+
+    fn signer(&self, order: &Order) -> Option<(Signer, Arc<SigningKey>)> {
+        let signer = order.signer.clone()?;
+        let key = self.keyring.find(&signer.key)?;
+        Some((signer, key))
+    }
+
+    async fn command(&self, order: &Order, verb: Verb, body: &Command) -> Result<Status, Error> {
+        let sent = match self.signer(order) {
+            Some((signer, key)) => {
+                let seal = self.keyring.seal(&key, &signer, &order.pod);
+                self.client.signed(&seal).send(order.address, verb, body, DEADLINE).await
             }
-            Call::Ask { after } => {
-                let after = after.as_ref().map(|(version, wait)| (version.as_str(), *wait));
-                let asked = self.client.status(order.address, after, DEADLINE).await;
-                // Most pods let everybody read, and a signature for each poll would be work for nothing.
-                let asked = match (asked, &seal) {
-                    (Err(Error::Refused { code: 401, .. }), Some(seal)) => {
-                        self.client.signed(seal).status(order.address, after, DEADLINE).await
-                    }
-                    (asked, _) => asked,
-                };
-                ("status", asked)
+            None => self.client.send(order.address, verb, body, DEADLINE).await,
+        };
+        sent.map(|answer| answer.status)
+    }
+
+    async fn ask(&self, order: &Order, after: Option<&(String, Duration)>) -> Result<Status, Error> {
+        let after = after.map(|(version, wait)| (version.as_str(), *wait));
+        let asked = self.client.status(order.address, after, DEADLINE).await;
+        // Most pods let everybody read, and a signature for each poll would be work for nothing.
+        match (asked, self.signer(order)) {
+            (Err(Error::Refused { code: 401, .. }), Some((signer, key))) => {
+                let seal = self.keyring.seal(&key, &signer, &order.pod);
+                self.client.signed(&seal).status(order.address, after, DEADLINE).await
             }
+            (asked, _) => asked,
         }
     }
 
-    fn record(&self, order: &Order, id: u64, outcome: Result<Status, Error>) {
+    fn record(&self, order: &Order, id: u64, call: &'static str, begun: Instant, outcome: Result<Status, Error>) {
+        self.note(order, call, begun, outcome.as_ref().err());
         let now = Timestamp::now();
         let mut state = self.lock();
-        match state.slots.get(&order.pod) {
-            Some(slot) if slot.id == id => state.slots.remove(&order.pod),
-            // Replaced or forgotten meanwhile: a later call speaks for the pod.
-            Some(_) | None => return,
-        };
+        if !state.is_current(&order.pod, id) {
+            return;
+        }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
         match heard(outcome) {
             Ok(status) => {
@@ -180,7 +248,7 @@ impl Inner {
                     return;
                 }
                 let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
-                *contact = Contact { answer: Some(heard), ..Contact::default() };
+                *contact = Contact { answer: Some(heard), hook: contact.hook.take(), ..Contact::default() };
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);

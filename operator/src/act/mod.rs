@@ -199,7 +199,10 @@ impl Actor {
             within(&what, api.create(&params, &object)).await?
         };
         let resource_version = written.resource_version().unwrap_or_default();
-        memory.wrote_boot(boot.replaces.clone(), BootConfigMap { resource_version, file: Some(boot.file.clone()) });
+        memory.wrote_boot(
+            boot.replaces.clone(),
+            BootConfigMap { resource_version, file: Some(boot.file.clone()), hooks: boot.hooks.clone() },
+        );
         Ok(())
     }
 

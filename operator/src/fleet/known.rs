@@ -48,6 +48,8 @@ struct State {
     freezes: Shown<Arc<AgentFreeze>>,
     namespaces: Shown<Labels>,
     ended: Vec<Ended>,
+    /// What the objects tell of freezes that ended before this process began has been asked for.
+    recalled: bool,
 }
 
 /// A freeze that has ended, with the places of those that it held.
@@ -145,6 +147,14 @@ impl Fleet {
         changed
     }
 
+    /// There are no freezes, by the operator's own settings.
+    pub(crate) fn ignore(&self) {
+        let mut state = self.lock();
+        state.freezes.settled = true;
+        state.namespaces.settled = true;
+        self.settle(&state);
+    }
+
     /// Takes in an event of the namespaces' watch, or why it failed.
     pub(crate) fn namespaces(&self, event: Result<Event<impl ResourceExt>, String>, now: Timestamp) -> Changed {
         let mut state = self.lock();
@@ -179,6 +189,7 @@ impl Fleet {
     /// What may hold one object.
     pub(crate) fn view(&self, owner: &Owner, now: Timestamp, runtimes: Runtimes<'_>) -> FleetView {
         let mut state = self.lock();
+        state.recall(now, runtimes);
         state.note_expired(now, runtimes);
         let turn = |ended: &Ended| {
             let rank = *ended.places.get(owner)?;
@@ -271,6 +282,17 @@ impl State {
         }
     }
 
+    /// Freezes that were deleted while another process led, or none.
+    fn recall(&mut self, now: Timestamp, runtimes: Runtimes<'_>) {
+        if self.recalled || !self.freezes.settled || self.freezes.lost.is_some() {
+            return;
+        }
+        self.recalled = true;
+        let all = runtimes();
+        let gone = freezes::recall(all.iter().map(AsRef::as_ref), |name| self.freezes.live.contains_key(name));
+        self.ended.extend(gone.into_iter().map(|(freeze, places)| Ended { freeze: Arc::new(freeze), at: now, places }));
+    }
+
     /// Freezes that have ended by themselves and are there still.
     fn note_expired(&mut self, now: Timestamp, runtimes: Runtimes<'_>) {
         let expired: Vec<_> = self
@@ -297,5 +319,43 @@ impl State {
             ended.freeze.uid() == freeze.uid() && ended.freeze.metadata.generation == freeze.metadata.generation
         };
         self.ended.iter().any(same)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crds::{AgentRuntimeSpec, AgentRuntimeStatus, DesiredState};
+
+    use super::*;
+
+    fn frozen(name: &str) -> Arc<AgentRuntime> {
+        let mut runtime = AgentRuntime::new(name, AgentRuntimeSpec::default());
+        runtime.metadata.namespace = Some("shop".to_owned());
+        runtime.status = Some(AgentRuntimeStatus {
+            source: "Freeze gone".to_owned(),
+            desired_state: Some(DesiredState::Paused),
+            resume_per_second: Some(1),
+            ..AgentRuntimeStatus::default()
+        });
+        Arc::new(runtime)
+    }
+
+    #[test]
+    fn a_new_leader_lets_those_of_a_deleted_freeze_go_one_after_the_other() {
+        let now = Timestamp::UNIX_EPOCH;
+        let fleet = Fleet::default();
+        let runtimes = || vec![frozen("b"), frozen("a")];
+        let ranks = || {
+            let rank = |name: &str| {
+                let owner = Owner { namespace: "shop".to_owned(), name: name.to_owned() };
+                fleet.view(&owner, now, &runtimes).turns.first().map(|turn| turn.rank)
+            };
+            (rank("a"), rank("b"))
+        };
+        fleet.freezes(Err("forbidden".to_owned()), now, &runtimes);
+        assert_eq!(ranks(), (None, None), "while freezes cannot be read nothing goes anyway");
+        fleet.freezes(Ok(Event::Init), now, &runtimes);
+        fleet.freezes(Ok(Event::InitDone), now, &runtimes);
+        assert_eq!(ranks(), (Some(0), Some(1)));
     }
 }

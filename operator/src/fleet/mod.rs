@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::act;
+use crate::config::Config;
 use crate::controller::Context;
 use crate::observe::index::Owner;
 use crate::plan::freezes;
@@ -40,29 +41,44 @@ const LONG: Duration = Duration::from_secs(300);
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
-/// Follows freezes.
-pub(crate) async fn follow_freezes(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+/// Follows freezes and namespaces, and keeps the freezes' statuses. An operator of some namespaces alone writes none:
+/// it does not see every runtime that a freeze holds.
+pub(crate) async fn follow(config: &Config, context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+    if !config.obey_freezes {
+        tracing::warn!("freezes are NOT obeyed: an AgentFreeze does not stop what this operator manages");
+        context.fleet.ignore();
+        return std::future::pending().await;
+    }
+    let (freezes, namespaces) = (follow_freezes(context, wake), follow_namespaces(context, wake));
+    if config.watch_namespaces.is_empty() {
+        tokio::join!(freezes, namespaces, report(context));
+    } else {
+        tokio::join!(freezes, namespaces);
+    }
+}
+
+async fn follow_freezes(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
     let api: Api<AgentFreeze> = Api::all(context.client.clone());
     let take = async |event| {
         let changed = context.fleet.freezes(event, Timestamp::now(), &|| context.runtimes());
         spread(context, wake, changed).await;
         context.report.notify_one();
     };
-    follow(&api, RELIST_FREEZES, take).await;
+    keep_up(&api, RELIST_FREEZES, take).await;
 }
 
 /// Follows the labels of namespaces.
-pub(crate) async fn follow_namespaces(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+async fn follow_namespaces(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
     let take = async |event| {
         let changed = context.fleet.namespaces(event, Timestamp::now());
         spread(context, wake, changed).await;
     };
-    follow(&api, RELIST_NAMESPACES, take).await;
+    keep_up(&api, RELIST_NAMESPACES, take).await;
 }
 
 /// Hands on what a list and the watch after it show, and each failure; begins anew after each, and after `relist`.
-async fn follow<K>(api: &Api<K>, relist: Duration, mut take: impl AsyncFnMut(Result<Event<K>, String>))
+async fn keep_up<K>(api: &Api<K>, relist: Duration, mut take: impl AsyncFnMut(Result<Event<K>, String>))
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     K::DynamicType: Default,
@@ -120,7 +136,7 @@ async fn spread(context: &Context, wake: &mpsc::Sender<Owner>, changed: Changed)
 }
 
 /// Keeps the freezes' statuses.
-pub(crate) async fn report(context: &Arc<Context>) {
+async fn report(context: &Arc<Context>) {
     loop {
         let end = context.fleet.next_end(Timestamp::now());
         let left = end.and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok());

@@ -20,6 +20,8 @@ pub struct Memory {
     pub barrier: Option<Barrier>,
     /// The epoch in force, and since when this process knows it.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// The last epoch whose length was noted.
+    pub measured: Option<i64>,
     /// What the API server refused.
     pub refusal: Option<Refusal>,
     /// When the object was last reconciled.
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_boot_config_map_that_somebody_deletes_is_missed() {
-        let ours = BootConfigMap { resource_version: "1".to_owned(), file: None };
+        let ours = BootConfigMap { resource_version: "1".to_owned(), file: None, hooks: None };
         let mut memory = Memory::default();
         memory.wrote_boot(None, ours.clone());
         assert_eq!(memory.boot(None), Some(ours.clone()), "the watch is behind");

@@ -12,6 +12,7 @@ use crds::AgentRuntime;
 use jiff::Timestamp;
 use lifecycle::BootFile;
 use lifecycle::wire::Status;
+use serde::{Deserialize, Serialize};
 
 /// Everything that one plan may look at.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Observed {
     pub keys: Arc<[String]>,
     /// What the API server refused, if it refused the children of this generation.
     pub refusal: Option<Refusal>,
+    /// Since when its pods are protected from eviction, as the disruption budget says.
+    pub protected_since: Option<Timestamp>,
     /// The freezes that may hold it.
     pub fleet: fleet::FleetView,
 }
@@ -65,6 +68,55 @@ pub struct BootConfigMap {
     pub resource_version: String,
     /// Its content; none when it does not parse.
     pub file: Option<BootFile>,
+    /// The hooks under way.
+    pub hooks: Option<HookRecord>,
+}
+
+/// A hook of a pause or a resume, and the pods that have not had it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// Which hook.
+    pub hook: HookKind,
+    /// The epoch of that pause or resume.
+    pub epoch: i64,
+    /// UIDs of the pods.
+    pub left: Vec<String>,
+}
+
+/// When a hook is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HookKind {
+    /// Before a pause.
+    PrePause,
+    /// After a resume.
+    PostResume,
+}
+
+impl HookKind {
+    /// The field of spec.lifecycle.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PrePause => "prePause",
+            Self::PostResume => "postResume",
+        }
+    }
+}
+
+/// How a hook went in one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookOutcome {
+    /// Which hook.
+    pub hook: HookKind,
+    /// The epoch of its pause or resume.
+    pub epoch: i64,
+    /// What went wrong; none if it succeeded.
+    pub error: Option<String>,
+    /// How often it failed.
+    pub failures: u32,
+    /// Not called again before this.
+    pub next_attempt: Timestamp,
 }
 
 /// A child's kind and name.
@@ -123,6 +175,8 @@ pub struct DeploymentFacts {
     pub failing: Option<String>,
     /// The rollout strategy that was applied: `surge`, `replace` or `recreate`.
     pub strategy: String,
+    /// The hash of the pod template that was applied; empty when it does not say.
+    pub template: String,
 }
 
 /// A pod, as far as planning needs it.
@@ -163,6 +217,8 @@ pub struct Contact {
     pub error: Option<String>,
     /// Not asked again before this.
     pub next_attempt: Option<Timestamp>,
+    /// How the last hook went.
+    pub hook: Option<HookOutcome>,
 }
 
 /// An answer, with what it belongs to.

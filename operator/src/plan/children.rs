@@ -7,14 +7,19 @@ use sha2::{Digest as _, Sha256};
 
 use super::epoch::Policy;
 use super::pods::Standing;
-use super::{Child, Settings, agent, manifest, name_of, template};
-use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
+use super::protection::{PROTECTED_SINCE, Protection};
+use super::rollout::Blueprint;
+use super::{Child, Settings, manifest, name_of, template};
+use crate::observe::{ChildKey, ChildKind, Observed};
 
 /// Holds the hash of the manifest that was applied, without the rollout strategy.
 pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
 
 /// Holds the rollout strategy that was applied: `surge`, `replace` or `recreate`.
 pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
+
+/// Holds the hash of the pod template alone.
+pub const TEMPLATE_ANNOTATION: &str = "agents.hive.dev/template-hash";
 
 /// The name of the Deployment.
 #[must_use]
@@ -45,49 +50,38 @@ impl Wanted {
     }
 }
 
-pub(super) fn plan(seen: &Observed, settings: &Settings, policy: &Policy, standings: &[Standing<'_>]) -> Wanted {
+/// What is to be done with the children. `waits` says that the pods are not to be replaced yet.
+pub(super) fn plan(
+    seen: &Observed,
+    settings: &Settings,
+    policy: &Policy,
+    standings: &[Standing<'_>],
+    blueprint: Option<Blueprint>,
+    protection: Protection,
+    waits: bool,
+) -> Wanted {
     let runtime = seen.runtime.as_ref();
     let replicas = replicas(seen, policy, standings);
-    let refused = seen.refusal.as_ref().is_some_and(|r| Some(r.generation) == runtime.metadata.generation);
-    let agent = match &seen.agent {
-        AgentText::Found { text, file } => Some(agent_config_map(runtime, text, file)),
-        AgentText::Builtin => None,
-        AgentText::Missing(_) => return Wanted::withheld(replicas),
+    let Some(Blueprint { agent, template, hash, fault, withheld }) = blueprint else {
+        return Wanted::withheld(replicas);
     };
-    let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), file.as_str()));
-    let template = template::pod_template(runtime, settings, mount);
-    let fault = timers(runtime, &seen.agent).or_else(|| template::fault(runtime, &template));
-    let mut children: Vec<Child> = agent.iter().map(|(child, _)| child.clone()).collect();
+    let mut children: Vec<Child> = agent.into_iter().collect();
     children.push(service(runtime, name_of(runtime).to_owned(), false));
     children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
     children.push(service_account(runtime));
     children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
-    children.push(disruption_budget(runtime));
+    children.push(disruption_budget(runtime, protection));
     children.push(network_policy(runtime, settings, &template));
-    let deployment = deployment(runtime, policy, replicas, template);
+    let deployment = deployment(runtime, policy, replicas, template, &hash);
     let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
-    if differs(seen, &deployment) || strategy_must_change(seen, policy, replicas) {
+    if !waits && (differs(seen, &deployment) || strategy_must_change(seen, policy, replicas)) {
         apply.push(deployment);
     }
-    let withheld = refused || fault.is_some();
     if withheld {
         apply.clear();
     }
     let delete = unused(seen, &children);
     Wanted { apply, delete, replicas, fault, withheld }
-}
-
-/// Each pod has a store of its own, so each would run every tick.
-fn timers(runtime: &AgentRuntime, agent: &AgentText) -> Option<(&'static str, String)> {
-    let AgentText::Found { text, file } = agent else { return None };
-    if runtime.spec.replicas <= 1 {
-        return None;
-    }
-    let timer = agent::timer(text, file)?;
-    Some((
-        "InvalidSpec",
-        format!("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod: {timer}"),
-    ))
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
@@ -137,12 +131,13 @@ fn unused(seen: &Observed, wanted: &[Child]) -> Vec<ChildKey> {
     old.filter(|key| wanted.iter().all(|child| child.key != **key)).cloned().collect()
 }
 
-fn agent_config_map(runtime: &AgentRuntime, text: &str, file: &str) -> (Child, String) {
+/// The ConfigMap of the agent's definition, named by content.
+pub(super) fn agent_config_map(runtime: &AgentRuntime, text: &str, file: &str) -> Child {
     let name = format!("{}-agent-{}", name_of(runtime), short_hash(text.as_bytes()));
     let mut object = manifest::object(runtime, "v1", "ConfigMap", &name);
     manifest::set(&mut object, "immutable", json!(true));
     manifest::set(&mut object, "data", json!({ file: text }));
-    (finish(ChildKind::ConfigMap, name, object, &[]), file.to_owned())
+    finish(ChildKind::ConfigMap, name, object, &[])
 }
 
 /// `headless` publishes the addresses of pods that are not ready, paused ones for instance.
@@ -189,20 +184,22 @@ fn service_account(runtime: &AgentRuntime) -> Child {
     finish(ChildKind::ServiceAccount, name, object, &[])
 }
 
-/// A node's drain takes one pod at a time. Pods that are not ready, paused ones for instance, never block it.
-fn disruption_budget(runtime: &AgentRuntime) -> Child {
+/// What a node's drain may take away at once.
+fn disruption_budget(runtime: &AgentRuntime, protection: Protection) -> Child {
     let name = name_of(runtime).to_owned();
     let mut object = manifest::object(runtime, "policy/v1", "PodDisruptionBudget", &name);
-    manifest::set(
-        &mut object,
-        "spec",
-        json!({
-            "maxUnavailable": 1,
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": { "matchLabels": manifest::match_labels(&name) },
-        }),
-    );
-    finish(ChildKind::PodDisruptionBudget, name, object, &[])
+    let mut spec = json!({ "selector": { "matchLabels": manifest::match_labels(&name) } });
+    template::merge(&mut spec, &protection.budget());
+    manifest::set(&mut object, "spec", spec);
+    let mut annotations = Vec::new();
+    if let Some((label, since)) = protection.marks() {
+        let mut labels = manifest::labels(&name);
+        template::merge(&mut labels, &label);
+        manifest::set_metadata(&mut object, "labels", labels);
+        annotations.push((PROTECTED_SINCE, since));
+    }
+    let annotations: Vec<(&str, &str)> = annotations.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    finish(ChildKind::PodDisruptionBudget, name, object, &annotations)
 }
 
 /// Only declared ports can be reached. From everywhere unless the spec names peers, as the lifecycle port is
@@ -232,7 +229,7 @@ fn network_policy(runtime: &AgentRuntime, settings: &Settings, template: &Value)
     finish(ChildKind::NetworkPolicy, name, object, &[])
 }
 
-fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: Value) -> Child {
+fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: Value, hash: &str) -> Child {
     let name = deployment_name(name_of(runtime));
     let mut object = manifest::object(runtime, "apps/v1", "Deployment", &name);
     manifest::set(
@@ -247,7 +244,8 @@ fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: 
         }),
     );
     let strategy = strategy(runtime, policy);
-    let mut child = finish(ChildKind::Deployment, name, object, &[(STRATEGY_ANNOTATION, strategy)]);
+    let mut child =
+        finish(ChildKind::Deployment, name, object, &[(STRATEGY_ANNOTATION, strategy), (TEMPLATE_ANNOTATION, hash)]);
     let rolling = |unavailable: Value, surge: Value| json!({ "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": unavailable, "maxSurge": surge } });
     let described = match strategy {
         "surge" => rolling(json!(0), json!("25%")),
@@ -272,6 +270,6 @@ fn finish(kind: ChildKind, name: String, mut object: Map<String, Value>, annotat
 }
 
 /// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.
-fn short_hash(bytes: &[u8]) -> String {
+pub(super) fn short_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }

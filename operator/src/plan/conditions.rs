@@ -32,7 +32,10 @@ fn ready(reading: &Reading<'_>, effective: &Effective) -> Part {
     let policy = &effective.policy;
     // What is stalled is not settled, though the pods are where they are to be.
     if reading.ready && reading.stalled.is_none() {
+        let none = reading.standings.is_empty();
         let (reason, message) = match policy.desired {
+            Desired::Running if none => ("ScaledToZero", "spec.replicas is 0, so there is no pod that could run"),
+            Desired::Paused if none => ("Paused", "there is no pod: nothing is in flight, and nothing will start"),
             Desired::Running => ("Running", "every pod runs"),
             Desired::Paused => ("Paused", "every pod has acknowledged the pause and nothing is in flight"),
             Desired::Stopped => ("Stopped", "every pod has stopped and is gone"),
@@ -41,7 +44,7 @@ fn ready(reading: &Reading<'_>, effective: &Effective) -> Part {
         return match effective.kind {
             Kind::Freeze => ("Ready", "True", "Frozen".to_owned(), format!("held by {source}{why}: {message}")),
             Kind::Window => ("Ready", "True", "Window".to_owned(), format!("held by {source}{why}: {message}")),
-            Kind::Spec | Kind::Kept => ("Ready", "True", reason.to_owned(), message.to_owned()),
+            Kind::Spec | Kind::Rollout | Kind::Kept => ("Ready", "True", reason.to_owned(), message.to_owned()),
         };
     }
     if !reading.unknown.is_empty() {
@@ -57,17 +60,23 @@ fn ready(reading: &Reading<'_>, effective: &Effective) -> Part {
     if let Some((reason, message)) = &reading.stalled {
         return ("Ready", "False", (*reason).to_owned(), message.clone());
     }
+    if let Some((hook, pods)) = reading.hooks {
+        let message = format!("spec.lifecycle.{} is under way in {pods} pods", hook.as_str());
+        return ("Ready", "False", "CallingHooks".to_owned(), message);
+    }
     let there = reading.standings.iter().filter(|s| s.reached).count();
     let all = reading.standings.len();
     let reason = match policy.desired {
         Desired::Running if there == all && !reading.rolled_out => "RollingOut",
         Desired::Running => "Starting",
+        Desired::Paused if effective.kind == Kind::Rollout => "DrainingBeforeRestart",
         Desired::Paused if there == all => "RollingOut",
         Desired::Paused => "Pausing",
         Desired::Stopped => "Stopping",
     };
     let by = match effective.kind {
         Kind::Freeze | Kind::Window => format!(", held by {}{}", effective.source, because(&effective.why)),
+        Kind::Rollout => ", before others replace them".to_owned(),
         Kind::Spec | Kind::Kept => String::new(),
     };
     ("Ready", "False", reason.to_owned(), format!("{there} of {all} pods are {}{by}", policy.desired))

@@ -15,6 +15,9 @@ use crate::observe::Observed;
 /// On an object: `disabled` leaves its spec and its children alone. Freezes act all the same.
 pub const RECONCILE_ANNOTATION: &str = "agents.hive.dev/reconcile";
 
+/// The source of what is paused because its pods are replaced.
+const ROLLOUT: &str = "Rollout";
+
 /// How long freezes may be unknown before an object that is not held back says so: watches break and come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -28,12 +31,23 @@ pub(super) struct Effective {
     pub(super) kind: Kind,
     /// The reason that people gave for it.
     pub(super) why: String,
+    /// How many go back to work each second after the freeze that decided.
+    pub(super) resume_per_second: Option<i32>,
     /// How long until it may be otherwise though nothing happens.
     pub(super) edge: Option<Duration>,
     /// What is wrong with it, though the rest is obeyed: a reason and a sentence.
     pub(super) trouble: Option<(&'static str, String)>,
     /// The object's spec and children are left alone.
     pub(super) disabled: bool,
+}
+
+impl Effective {
+    /// Keeps what is in force as long as something is to be done before it changes.
+    pub(super) fn hold_back(&mut self, seen: &Observed, holds: bool) {
+        if let Some(file) = in_force(seen).filter(|_| holds) {
+            self.policy = Policy::from(file);
+        }
+    }
 }
 
 /// What may ask for a state. Of two that ask for the same, the later one is named: it takes longer to get rid of.
@@ -43,6 +57,8 @@ pub(super) enum Kind {
     Kept,
     /// spec.desiredState.
     Spec,
+    /// Pods that run are drained before others replace them.
+    Rollout,
     /// A maintenance window.
     Window,
     /// A freeze.
@@ -58,6 +74,7 @@ struct Claim {
     mode: DrainMode,
     deadline_seconds: i64,
     why: String,
+    resume_per_second: Option<i32>,
 }
 
 impl Claim {
@@ -69,6 +86,7 @@ impl Claim {
             mode: own.mode,
             deadline_seconds: own.deadline_seconds,
             why: String::new(),
+            resume_per_second: None,
         }
     }
 
@@ -76,8 +94,9 @@ impl Claim {
         match self.kind {
             Kind::Kept => self.name.clone(),
             Kind::Spec => "Spec".to_owned(),
+            Kind::Rollout => ROLLOUT.to_owned(),
             Kind::Window => format!("Window {}", self.name),
-            Kind::Freeze => format!("Freeze {}", self.name),
+            Kind::Freeze => format!("{}{}", freezes::SOURCE, self.name),
         }
     }
 }
@@ -89,7 +108,9 @@ pub(super) fn is_disabled(runtime: &AgentRuntime) -> bool {
 
 /// Decides. A window that cannot be used asks for nothing, unless it is what holds the object at present: a
 /// slip of the pen must not let it go. Where freezes cannot be read, nothing is let go.
-pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
+///
+/// `drains` says that pods are to be idle before others replace them, which only what runs asks for.
+pub(super) fn decide(seen: &Observed, drains: bool, now: Timestamp) -> Effective {
     let runtime = seen.runtime.as_ref();
     let disabled = is_disabled(runtime);
     let own = own(seen, disabled);
@@ -107,6 +128,9 @@ pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
     let unsure = from_freezes(seen, &own, now, &mut claims, &mut edges);
     let frozen = claims.iter().any(|claim| claim.kind == Kind::Freeze);
     claims.push(base(runtime, &own, disabled, frozen));
+    if drains && claims.iter().all(|claim| claim.desired == Desired::Running) {
+        claims.push(Claim::of(Kind::Rollout, "", Desired::Paused, &own));
+    }
     let mut effective = most_severe(claims, own, disabled);
     if let Some(unknown) = unsure {
         let floor = floor(seen, &effective.policy);
@@ -115,6 +139,7 @@ pub(super) fn decide(seen: &Observed, now: Timestamp) -> Effective {
             effective.source =
                 present(runtime).map_or_else(|| "FreezesUnknown".to_owned(), |(source, _)| source.to_owned());
             (effective.policy, effective.kind, effective.why) = (floor, Kind::Kept, String::new());
+            effective.resume_per_second = runtime.status.as_ref().and_then(|status| status.resume_per_second);
         }
         let said_at = unknown.since + PATIENCE;
         if holds || said_at <= now {
@@ -148,7 +173,7 @@ fn own(seen: &Observed, disabled: bool) -> Policy {
 /// what a freeze made of it does not outlive the freeze.
 fn base(runtime: &AgentRuntime, own: &Policy, disabled: bool, frozen: bool) -> Claim {
     match present(runtime) {
-        Some((source, desired)) if disabled && !source.starts_with("Freeze") => {
+        Some((source, desired)) if disabled && !source.starts_with("Freeze") && source != ROLLOUT => {
             Claim::of(Kind::Kept, source, desired, own)
         }
         // What it was before is not known any more; until the freeze ends, the freeze alone decides.
@@ -214,6 +239,7 @@ fn from_freezes(
             deadline_seconds: hold.deadline_seconds.unwrap_or(own.deadline_seconds),
             name: hold.name,
             why: hold.why,
+            resume_per_second: hold.resume_per_second,
         });
     };
     for freeze in &fleet.freezes {
@@ -249,6 +275,7 @@ fn most_severe(claims: Vec<Claim>, own: Policy, disabled: bool) -> Effective {
         source: winner.map_or_else(|| "Spec".to_owned(), Claim::source),
         kind: winner.map_or(Kind::Spec, |claim| claim.kind),
         why: winner.map(|claim| claim.why.clone()).unwrap_or_default(),
+        resume_per_second: winner.and_then(|claim| claim.resume_per_second),
         policy: Policy { desired, mode, deadline_seconds, ..own },
         edge: None,
         trouble: None,
@@ -257,7 +284,7 @@ fn most_severe(claims: Vec<Claim>, own: Policy, disabled: bool) -> Effective {
 }
 
 /// The boot file in force.
-fn in_force(seen: &Observed) -> Option<&BootFile> {
+pub(super) fn in_force(seen: &Observed) -> Option<&BootFile> {
     let uid = uid_of(&seen.runtime);
     seen.boot.as_ref()?.file.as_ref().filter(|file| file.runtime_uid == uid)
 }

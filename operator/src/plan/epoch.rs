@@ -4,8 +4,10 @@ use crds::{AgentRuntime, DrainTimeoutPolicy, PauseMode};
 use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
 use serde_json::json;
 
+use super::effective::is_disabled;
+use super::hooks::Hooks;
 use super::{BootWrite, keys, manifest, name_of, uid_of};
-use crate::observe::Observed;
+use crate::observe::{HookKind, HookRecord, Observed};
 
 /// What the pods are to do, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,10 +82,13 @@ pub fn boot_name(runtime: &str) -> String {
     format!("{runtime}-boot")
 }
 
+/// On the boot ConfigMap: which pods the hooks of a pause or resume are still to be called in.
+pub const HOOKS_ANNOTATION: &str = "agents.hive.dev/hooks";
+
 /// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
 /// status, a pod or this process has ever shown, so that no pod refuses it as stale. Other keys are written
 /// under the same epoch.
-pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
+pub(super) fn decide(seen: &Observed, policy: &Policy, hooks: &Hooks) -> Decided {
     let runtime = seen.runtime.as_ref();
     let uid = uid_of(runtime);
     let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
@@ -92,10 +97,14 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
     let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
     let known = status.max(answered.unwrap_or(0)).max(written);
     let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
-    let (keys, nonce) = (keys::named(seen), nonce(runtime, current));
+    let (keys, nonce) = (keys::named(seen, current), nonce(runtime, current));
     let kept = current.filter(|file| policy.is_in(file) && file.epoch >= known && file.resume_nonce == nonce);
     let file = match kept {
-        Some(file) if file.keys == keys => return Decided { file: file.clone(), write: None },
+        Some(file) if file.keys == keys => {
+            let same = seen.boot.as_ref().is_some_and(|boot| boot.hooks == hooks.record);
+            let write = (!same).then(|| write(seen, file, hooks.record.clone()));
+            return Decided { file: file.clone(), write };
+        }
         // Other keys are no other state: pods that acknowledged the epoch have still acknowledged it.
         Some(file) => BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() },
         None => {
@@ -104,10 +113,12 @@ pub(super) fn decide(seen: &Observed, policy: &Policy) -> Decided {
             BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }
         }
     };
-    Decided { write: Some(write(seen, &file)), file }
+    let resumed = HookRecord { hook: HookKind::PostResume, epoch: file.epoch, left: hooks.resumed.clone() };
+    let record = if kept.is_some() { hooks.record.clone() } else { Some(resumed).filter(|r| !r.left.is_empty()) };
+    Decided { write: Some(write(seen, &file, record)), file }
 }
 
-fn write(seen: &Observed, file: &BootFile) -> BootWrite {
+fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>) -> BootWrite {
     let runtime = seen.runtime.as_ref();
     let name = boot_name(name_of(runtime));
     let replaces = seen.boot.as_ref().map(|boot| boot.resource_version.clone());
@@ -117,7 +128,11 @@ fn write(seen: &Observed, file: &BootFile) -> BootWrite {
     if let Some(version) = &replaces {
         manifest::set_metadata(&mut manifest, "resourceVersion", json!(version));
     }
-    BootWrite { name, replaces, file: file.clone(), manifest }
+    if let Some(record) = &hooks {
+        let text = serde_json::to_string(record).unwrap_or_default();
+        manifest::set_metadata(&mut manifest, "annotations", json!({ HOOKS_ANNOTATION: text }));
+    }
+    BootWrite { name, replaces, file: file.clone(), hooks, manifest }
 }
 
 /// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.
@@ -126,7 +141,8 @@ fn nonce(runtime: &AgentRuntime, current: Option<&BootFile>) -> Option<String> {
         Some(file) => file.resume_nonce.clone(),
         None => runtime.status.as_ref()?.resume_nonce.clone(),
     };
-    runtime.spec.resume_nonce.clone().or_else(before)
+    // One that asks to be left alone asks for nothing.
+    runtime.spec.resume_nonce.clone().filter(|_| !is_disabled(runtime)).or_else(before)
 }
 
 /// The epoch of the last release: a changed nonce makes it this one.

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus, FreezeMode, HeldState, RuntimeState};
+use crds::{
+    AgentFreeze, AgentFreezeSpec, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus, DesiredState, FreezeMode,
+    HeldState, RuntimeState,
+};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::ResourceExt as _;
@@ -17,6 +20,9 @@ use crate::observe::index::Owner;
 /// Runtimes listed in a freeze's status at most.
 const LISTED: usize = 50;
 
+/// Stands before a freeze's name in the source of what it holds.
+pub(super) const SOURCE: &str = "Freeze ";
+
 /// What a freeze asks of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
@@ -25,6 +31,8 @@ pub(super) struct Hold {
     pub(super) deadline_seconds: Option<i64>,
     pub(super) name: String,
     pub(super) why: String,
+    /// How many go back to work each second after it.
+    pub(super) resume_per_second: Option<i32>,
     /// When it ends by itself.
     pub(super) ends: Option<Timestamp>,
 }
@@ -79,6 +87,7 @@ fn asked(freeze: &AgentFreeze, ends: Option<Timestamp>) -> Hold {
         deadline_seconds: spec.deadline_seconds.map(i64::from),
         name: freeze.name_any(),
         why: spec.reason.clone(),
+        resume_per_second: spec.resume_per_second,
         ends,
     }
 }
@@ -91,9 +100,42 @@ pub fn order<'a>(
     runtimes: impl Iterator<Item = &'a AgentRuntime>,
     namespaces: &BTreeMap<String, Labels>,
 ) -> HashMap<Owner, usize> {
-    let mut all: Vec<(String, String)> = held_by(freeze, runtimes, namespaces).map(name_of).collect();
+    places(held_by(freeze, runtimes, namespaces).map(name_of).collect())
+}
+
+fn places(mut all: Vec<(String, String)>) -> HashMap<Owner, usize> {
     all.sort_unstable();
     all.into_iter().enumerate().map(|(rank, (namespace, name))| (Owner { namespace, name }, rank)).collect()
+}
+
+/// Freezes that are gone, as far as the objects that they held still tell, each with their places. When they ended is
+/// not known: those that they held go back to work at their rate from now on.
+#[must_use]
+pub fn recall<'a>(
+    runtimes: impl Iterator<Item = &'a AgentRuntime>,
+    is_live: impl Fn(&str) -> bool,
+) -> Vec<(AgentFreeze, HashMap<Owner, usize>)> {
+    let mut held: BTreeMap<(String, HeldState), Vec<&AgentRuntime>> = BTreeMap::new();
+    for runtime in runtimes {
+        let Some(status) = runtime.status.as_ref().filter(|status| status.resume_per_second.is_some()) else {
+            continue;
+        };
+        let Some(name) = status.source.strip_prefix(SOURCE).filter(|name| !is_live(name)) else { continue };
+        let state = match status.desired_state {
+            Some(DesiredState::Stopped) => HeldState::Stopped,
+            Some(DesiredState::Paused) => HeldState::Paused,
+            Some(DesiredState::Running) | None => continue,
+        };
+        held.entry((name.to_owned(), state)).or_default().push(runtime);
+    }
+    let rate = |runtime: &&AgentRuntime| runtime.status.as_ref().and_then(|status| status.resume_per_second);
+    held.into_iter()
+        .map(|((name, state), runtimes)| {
+            let resume_per_second = runtimes.iter().filter_map(rate).min();
+            let spec = AgentFreezeSpec { state, resume_per_second, ..AgentFreezeSpec::default() };
+            (AgentFreeze::new(&name, spec), places(runtimes.into_iter().map(name_of).collect()))
+        })
+        .collect()
 }
 
 /// When the object at this place goes back to work.

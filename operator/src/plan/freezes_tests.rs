@@ -166,3 +166,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn another_operator_keeps_to_the_rate_of_a_freeze_that_is_gone() {
+    let mut held = Vec::new();
+    for (name, source, rate) in [
+        ("b", "Freeze gone", Some(2)),
+        ("a", "Freeze gone", Some(2)),
+        ("c", "Freeze gone", None),
+        ("d", "Freeze live", Some(1)),
+        ("e", "Spec", None),
+    ] {
+        let mut one = runtime(name, DesiredState::Paused, Some(RuntimeState::Paused));
+        let status = one.status.as_mut().unwrap();
+        (status.source, status.resume_per_second) = (source.to_owned(), rate);
+        held.push(one);
+    }
+    let gone = recall(held.iter(), |name| name == "live");
+    assert_eq!(gone.len(), 1);
+    let (freeze, places) = &gone[0];
+    assert_eq!((freeze.name_any().as_str(), freeze.spec.resume_per_second), ("gone", Some(2)));
+    let place = |name: &str| places.get(&Owner { namespace: "shop".to_owned(), name: name.to_owned() }).copied();
+    assert_eq!((place("a"), place("b"), place("c")), (Some(0), Some(1), None));
+}

@@ -163,7 +163,7 @@ fn a_freeze_that_cancels_is_commanded_though_a_drain_is_under_way() {
         .iter()
         .map(|order| match &order.call {
             Call::Command { verb, body } => (*verb, body.mode),
-            Call::Ask { .. } => panic!("it is to be commanded: {order:?}"),
+            Call::Ask { .. } | Call::Hook { .. } => panic!("it is to be commanded: {order:?}"),
         })
         .collect();
     assert_eq!(modes, [(Verb::Pause, Some(DrainMode::Cancel)); 2]);
@@ -195,7 +195,7 @@ fn of_windows_that_overlap_the_most_severe_wins_and_the_rest_follows() {
         vec![window("long", at(100), 300, HeldState::Paused), window("short", at(150), 100, HeldState::Stopped)];
     for (moment, source) in [(100, "Window long"), (150, "Window short"), (250, "Window long"), (400, "Spec")] {
         world.now = at(moment);
-        assert_eq!(super::super::effective::decide(&world.observed(), world.now).source, source, "at {moment}");
+        assert_eq!(super::super::effective::decide(&world.observed(), false, world.now).source, source, "at {moment}");
     }
 }
 
@@ -466,8 +466,8 @@ proptest! {
         world.finish_work();
         world.wait(300);
         for _ in 0..40 {
-            let plan = world.step();
-            world.check(&plan)?;
+            world.check(&world.plan())?;
+            world.step();
             world.finish_work();
             world.wait(2);
         }
@@ -477,6 +477,7 @@ proptest! {
         let reason = match world.expected() {
             (_, Kind::Freeze) => "True Frozen",
             (_, Kind::Window) => "True Window",
+            (Desired::Running, _) if world.runtime.spec.replicas == 0 => "True ScaledToZero",
             (Desired::Running, _) => "True Running",
             (Desired::Paused, _) => "True Paused",
             (Desired::Stopped, _) => "True Stopped",

@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use lifecycle::BootFile;
 use lifecycle::wire::Status;
 
+use super::effective::is_disabled;
 use super::uid_of;
 use crate::observe::Observed;
 
@@ -27,12 +28,14 @@ pub struct Signer {
     pub epoch: i64,
 }
 
-/// The keys that the boot file of an object is to name, newest first; none where commands are not signed.
-pub(super) fn named(seen: &Observed) -> Vec<String> {
-    match seen.runtime.spec.lifecycle.auth {
-        CommandAuth::Signed => seen.keys.to_vec(),
-        CommandAuth::None => Vec::new(),
-    }
+/// The keys that the boot file of an object is to name, newest first; none where commands are not signed. One that
+/// is left alone goes on as its present file says.
+pub(super) fn named(seen: &Observed, current: Option<&BootFile>) -> Vec<String> {
+    let signed = match current.filter(|_| is_disabled(&seen.runtime)) {
+        Some(file) => !file.keys.is_empty(),
+        None => seen.runtime.spec.lifecycle.auth == CommandAuth::Signed,
+    };
+    if signed { seen.keys.to_vec() } else { Vec::new() }
 }
 
 /// What calls to a pod are signed with, from what it said last.

@@ -6,10 +6,13 @@ mod conditions;
 mod effective;
 mod epoch;
 pub mod freezes;
+mod hooks;
 mod keys;
 mod manifest;
 mod pods;
+mod protection;
 mod reading;
+mod rollout;
 mod status;
 mod suspended;
 mod template;
@@ -23,16 +26,17 @@ use lifecycle::wire::Command;
 use lifecycle::{BootFile, Desired, Verb};
 use serde_json::Value;
 
-use crate::observe::{ChildKey, ChildKind, Observed};
+use crate::observe::{ChildKey, ChildKind, HookKind, HookRecord, Observed};
 
-pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, deployment_name};
+pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, deployment_name};
 pub use effective::RECONCILE_ANNOTATION;
-pub use epoch::boot_name;
+pub use epoch::{HOOKS_ANNOTATION, boot_name};
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{MANAGED_BY, selector};
+pub use protection::PROTECTED_SINCE;
 pub use suspended::Scale;
 
-use effective::held;
+use effective::{Kind, held};
 
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
 /// the API server sees one write instead of two.
@@ -70,6 +74,15 @@ pub struct Plan {
     pub again: Option<Duration>,
 }
 
+impl Plan {
+    /// Whether the status to write says that every pod has acknowledged and reached the desired state.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        let conditions = self.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    }
+}
+
 /// A compare-and-swap of the boot ConfigMap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BootWrite {
@@ -79,6 +92,8 @@ pub struct BootWrite {
     pub replaces: Option<String>,
     /// The content.
     pub file: BootFile,
+    /// The hooks under way, which stand beside it.
+    pub hooks: Option<HookRecord>,
     /// The whole object.
     pub manifest: serde_json::Map<String, Value>,
 }
@@ -138,6 +153,19 @@ pub enum Call {
         /// Its body.
         body: Box<Command>,
     },
+    /// A POST of the user's, which ends an outstanding `Ask`; a command ends it.
+    Hook {
+        /// Which hook.
+        hook: HookKind,
+        /// The epoch of its pause or resume.
+        epoch: i64,
+        /// The path.
+        path: String,
+        /// The same for each repetition.
+        key: String,
+        /// How long it may take.
+        timeout: Duration,
+    },
     /// Say how it stands, after waiting for a change of this version for at most this long.
     Ask {
         /// The version already known, and how long to wait for another.
@@ -164,18 +192,25 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         // Owner references take the children away; pods drain by themselves on SIGTERM.
         return Plan::default();
     }
-    let effective = effective::decide(seen, now);
+    let blueprint = rollout::blueprint(seen, settings);
+    let drains = blueprint.as_ref().is_some_and(|blueprint| rollout::drains(seen, blueprint));
+    let mut effective = effective::decide(seen, drains, now);
+    let hooks = hooks::decide(seen, &effective, now);
+    effective.hold_back(seen, hooks.holds);
     let policy = effective.policy.clone();
     let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
-    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, &policy));
+    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, &policy, &hooks));
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
+    let protection = protection::decide(seen, &standings, now);
     let wanted = if effective.disabled {
         suspended::wanted(seen, &policy, &standings)
     } else {
-        children::plan(seen, settings, &policy, &standings)
+        let waits = effective.kind == Kind::Rollout
+            && (hooks.holds || standings.iter().any(|standing| rollout::waits_for(standing, seen, &policy, now)));
+        children::plan(seen, settings, &policy, &standings, blueprint, protection, waits)
     };
     let scale = suspended::scale(seen, &policy, effective.disabled, &wanted);
-    let reading = reading::Reading::of(seen, &decided.file, &effective, &standings, &wanted, now);
+    let reading = reading::Reading::of(seen, &decided.file, &effective, &hooks, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
     let next = status::write(seen, &reading, &effective, now);
     let settled = reading.ready || reading.stalled.is_some();
@@ -187,8 +222,10 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         }
         Some(_) | None => (None, Vec::new()),
     };
-    let orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
-    let again = [quiet_left, reading.deadline_in, effective.edge, Some(pods::look_again(seen, &standings, now))];
+    let mut orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
+    orders.extend(hooks::orders(seen, &hooks));
+    let edges = [hooks.again(), quiet_left, reading.deadline_in, effective.edge, protection.edge()];
+    let again = edges.into_iter().chain([Some(pods::look_again(seen, &standings, now))]);
     Plan {
         boot: decided.write,
         apply: wanted.apply,
@@ -198,7 +235,7 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
         barrier,
         status,
         events,
-        again: again.into_iter().flatten().min(),
+        again: again.flatten().min(),
     }
 }
 

@@ -44,6 +44,13 @@ impl Standing<'_> {
         self.pod.ready && self.heard.is_none_or(|status| status.state == State::Running)
     }
 
+    /// Whether work may be under way in it: it does not say that there is none.
+    pub(super) fn is_busy(&self) -> bool {
+        self.pod.container.is_some()
+            && self.state != RuntimeState::Starting
+            && !self.heard.is_some_and(|status| self.state != RuntimeState::Unknown && status.idle())
+    }
+
     /// Whether a stop may take this pod away.
     pub(super) fn may_be_taken_away(&self, drain_seconds: i64) -> bool {
         let patience = Duration::from_secs(u64::try_from(drain_seconds).unwrap_or(0));
@@ -183,7 +190,10 @@ fn call(
     }
     let Some(status) = standing.heard else { return Some(Call::Ask { after: None }) };
     let answer = contact.and_then(|c| c.answer.as_ref())?;
-    if !standing.reached && !settled_elsewhere(status) {
+    // Work that protects a pod is to be noticed when it begins and ends.
+    let followed =
+        runtime.spec.lifecycle.disruption_protection_seconds.is_some() && standing.state == RuntimeState::Running;
+    if followed || (!standing.reached && !settled_elsewhere(status)) {
         return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
     }
     let old = since(now, answer.at) >= ask_every(standing.pod);

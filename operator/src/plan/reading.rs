@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use lifecycle::{BootFile, Desired};
 
 use super::children::Wanted;
-use super::effective::Effective;
+use super::effective::{Effective, Kind};
+use super::hooks::Hooks;
 use super::pods::Standing;
 use super::until;
-use crate::observe::{AgentText, ChildKind, Observed};
+use crate::observe::{AgentText, ChildKind, HookKind, Observed};
 
 /// What all pods together say.
 pub(super) struct Reading<'a> {
@@ -28,6 +29,8 @@ pub(super) struct Reading<'a> {
     pub(super) in_flight: Option<i64>,
     pub(super) deadline: Option<String>,
     pub(super) deadline_in: Option<Duration>,
+    /// Which hook is under way, and in how many pods.
+    pub(super) hooks: Option<(HookKind, usize)>,
     pub(super) rolled_out: bool,
     /// What is wrong with the spec, though the API server would take it.
     pub(super) fault: Option<(&'static str, String)>,
@@ -39,6 +42,7 @@ impl<'a> Reading<'a> {
         seen: &Observed,
         file: &BootFile,
         effective: &Effective,
+        hooks: &Hooks,
         standings: &'a [Standing<'a>],
         wanted: &Wanted,
         now: Timestamp,
@@ -61,7 +65,12 @@ impl<'a> Reading<'a> {
             epoch: file.epoch,
             resume_nonce: file.resume_nonce.clone(),
             state,
-            ready: reached && rolled_out && (barrier_holds || !tightening),
+            ready: reached
+                && rolled_out
+                && (barrier_holds || !tightening)
+                && effective.kind != Kind::Rollout
+                && hooks.under_way.is_none(),
+            hooks: hooks.under_way,
             needs_barrier: tightening && !barrier_holds && (reached || !listed),
             stalled: None,
             unknown: standings
@@ -76,7 +85,8 @@ impl<'a> Reading<'a> {
             fault: wanted.fault.clone(),
             standings,
         };
-        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now));
+        let failed = hooks.failed.clone().map(|what| ("HookFailed", what));
+        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now)).or(failed);
         reading
     }
 }
@@ -130,9 +140,10 @@ fn overall(standings: &[Standing<'_>], desired: Desired, proven: bool, replicas:
         Desired::Stopped => RuntimeState::Stopping,
         Desired::Running if standings.is_empty() && replicas == 0 => RuntimeState::Stopped,
         Desired::Running if any(RuntimeState::Running) => RuntimeState::Running,
-        Desired::Running if any(RuntimeState::Paused) && standings.iter().all(|s| s.acknowledged) => {
-            RuntimeState::Paused
-        }
+        Desired::Running if !standings.iter().all(|s| s.acknowledged) => RuntimeState::Starting,
+        // What pods hold themselves by is no more proven than what the operator asks for.
+        Desired::Running if standings.iter().all(|s| s.state == RuntimeState::Paused) => RuntimeState::Paused,
+        Desired::Running if any(RuntimeState::Paused) || any(RuntimeState::Pausing) => RuntimeState::Pausing,
         Desired::Running => RuntimeState::Starting,
     }
 }
@@ -145,7 +156,8 @@ fn stalled(
     overdue: bool,
 ) -> Option<(&'static str, String)> {
     let policy = &effective.policy;
-    if overdue && policy.desired != Desired::Running && !reading.ready {
+    // A rollout goes on past the deadline, without anybody's help.
+    if overdue && policy.desired != Desired::Running && !reading.ready && effective.kind != Kind::Rollout {
         let busy = reading.standings.iter().filter(|s| !s.reached).map(|s| s.pod.name.as_str());
         let names: Vec<&str> = busy.take(5).collect();
         return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));

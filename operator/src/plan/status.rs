@@ -51,6 +51,7 @@ pub(super) fn write(
         in_flight: reading.in_flight.filter(|_| counting),
         waiting_for_input: total(|s| s.waiting_for_input),
         queued: total(|s| s.queued),
+        resume_per_second: effective.resume_per_second,
         resume_nonce: reading.resume_nonce.clone(),
         restart_nonce: if reading.rolled_out {
             runtime.spec.restart_nonce.clone()

@@ -148,6 +148,7 @@ impl Operator {
                     ready: pods,
                     failing: None,
                     strategy: strategy.as_str().unwrap().to_owned(),
+                    template: String::new(),
                 });
             }
         }
@@ -161,10 +162,11 @@ impl Operator {
             let heard = Heard { status, at: now(), container: Some(container.to_string()), ready: true };
             (uid.to_string(), Contact { answer: Some(heard), ..Contact::default() })
         });
-        let boot = picture
-            .boot
-            .as_ref()
-            .map(|boot| BootConfigMap { resource_version: boot.version.to_string(), file: Some(boot.file()) });
+        let boot = picture.boot.as_ref().map(|boot| BootConfigMap {
+            resource_version: boot.version.to_string(),
+            file: Some(boot.file()),
+            hooks: None,
+        });
         Observed {
             runtime: Arc::new(object(&picture.runtime, pods.len())),
             boot,
@@ -179,6 +181,7 @@ impl Operator {
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
             keys: Arc::default(),
             refusal: None,
+            protected_since: None,
             fleet: FleetView::default(),
             pods,
         }
@@ -202,7 +205,7 @@ fn effects(plan: Plan) -> Effects {
         Call::Command { verb, body } => {
             Some(Sent { pod: order.pod.parse().unwrap(), epoch: body.epoch.unwrap(), verb })
         }
-        Call::Ask { .. } => None,
+        Call::Ask { .. } | Call::Hook { .. } => None,
     });
     let status = plan.status.map(|status| serde_json::to_string(&status).unwrap().into());
     Effects { boot, commands: commands.collect(), barrier: plan.barrier, status }

@@ -1,0 +1,154 @@
+//! Hooks: what pods are told before they are paused and after they are resumed, and what waits for it.
+//!
+//! Which pods are still to be called stands beside the boot file, in the same object: it is written before the
+//! first call, and with the new epoch. So another operator goes on where this one ended. A call that was answered
+//! while its operator died is made again, under the same key.
+
+use std::time::Duration;
+
+use crds::{FailurePolicy, Hook};
+use jiff::Timestamp;
+use lifecycle::{BootFile, Desired, State};
+
+use super::effective::{self, Effective, Kind};
+use super::{Call, Order, uid_of, until};
+use crate::observe::{HookKind, HookOutcome, HookRecord, Observed, PodFacts};
+
+/// What hooks ask for in one plan.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hooks {
+    /// The pause waits: what is in force stays so.
+    pub(super) holds: bool,
+    /// What is to stand beside the boot file while its epoch stays.
+    pub(super) record: Option<HookRecord>,
+    /// Pods to be called once a resume is in force.
+    pub(super) resumed: Vec<String>,
+    /// Which hook is under way, and in how many pods.
+    pub(super) under_way: Option<(HookKind, usize)>,
+    /// What a pod answered that is not passed over.
+    pub(super) failed: Option<String>,
+    calls: Vec<String>,
+    again: Option<Duration>,
+}
+
+impl Hooks {
+    /// How long until a failed call is made again.
+    pub(super) fn again(&self) -> Option<Duration> {
+        self.again
+    }
+}
+
+/// Decides. A freeze is an emergency and waits for nothing; neither does a stop.
+pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> Hooks {
+    let recorded = seen.boot.as_ref().and_then(|boot| boot.hooks.clone());
+    let keep = Hooks { record: recorded.clone(), ..Hooks::default() };
+    let Some(file) = effective::in_force(seen).filter(|_| !effective.disabled) else { return keep };
+    let lifecycle = &seen.runtime.spec.lifecycle;
+    match (file.state, effective.policy.desired) {
+        (Desired::Running, Desired::Paused) if effective.kind != Kind::Freeze => {
+            let Some(hook) = &lifecycle.pre_pause else { return keep };
+            let epoch = file.epoch + 1;
+            let begun = recorded.filter(|record| (record.hook, record.epoch) == (HookKind::PrePause, epoch));
+            let left = begun.map_or_else(|| running(seen, file), |record| record.left);
+            let hooks = go_on(seen, file, hook, HookRecord { hook: HookKind::PrePause, epoch, left }, now);
+            Hooks { holds: hooks.under_way.is_some(), ..hooks }
+        }
+        (Desired::Running, Desired::Running) => {
+            let begun = recorded.filter(|record| (record.hook, record.epoch) == (HookKind::PostResume, file.epoch));
+            let Some((hook, record)) = lifecycle.post_resume.as_ref().zip(begun) else { return keep };
+            go_on(seen, file, hook, record, now)
+        }
+        (Desired::Paused | Desired::Stopped, Desired::Running) if lifecycle.post_resume.is_some() => {
+            let resumed = live(seen).filter(|pod| acknowledged(seen, pod, file)).map(|pod| pod.uid.clone());
+            Hooks { resumed: resumed.collect(), ..keep }
+        }
+        (Desired::Running | Desired::Paused | Desired::Stopped, _) => keep,
+    }
+}
+
+/// Takes out of the record what is settled, and calls the others.
+fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, now: Timestamp) -> Hooks {
+    let outcome = |uid: &str| {
+        let said = seen.contacts.get(uid)?.hook.as_ref()?;
+        ((said.hook, said.epoch) == (record.hook, record.epoch)).then(|| said.clone())
+    };
+    let (kind, passes_over) = (record.hook, hook.failure_policy == FailurePolicy::Ignore);
+    let settled = |said: &HookOutcome| said.error.is_none() || passes_over;
+    let outcomes: Vec<(String, Option<HookOutcome>)> = std::mem::take(&mut record.left)
+        .into_iter()
+        .filter(|uid| live(seen).any(|pod| pod.uid == *uid))
+        .map(|uid| (outcome(&uid), uid))
+        .filter(|(said, _)| !said.as_ref().is_some_and(settled))
+        .map(|(said, uid)| (uid, said))
+        .collect();
+    let ready = running(seen, file);
+    let mut hooks = Hooks::default();
+    for (uid, said) in outcomes {
+        let due = said.as_ref().and_then(|said| until(now, said.next_attempt));
+        hooks.again = [hooks.again, due].into_iter().flatten().min();
+        if due.is_none() && ready.contains(&uid) {
+            hooks.calls.push(uid.clone());
+        }
+        if let Some(error) = said.and_then(|said| said.error) {
+            let name = live(seen).find(|pod| pod.uid == uid).map_or(uid.as_str(), |pod| pod.name.as_str());
+            hooks.failed = Some(format!("spec.lifecycle.{} of {name}: {error}", kind.as_str()));
+        }
+        record.left.push(uid);
+    }
+    if !record.left.is_empty() {
+        hooks.under_way = Some((kind, record.left.len()));
+        hooks.record = Some(record);
+    }
+    hooks
+}
+
+/// The calls to make now.
+pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
+    let lifecycle = &seen.runtime.spec.lifecycle;
+    let Some(record) = &hooks.record else { return Vec::new() };
+    let hook = match record.hook {
+        HookKind::PrePause => lifecycle.pre_pause.as_ref(),
+        HookKind::PostResume => lifecycle.post_resume.as_ref(),
+    };
+    let Some(hook) = hook else { return Vec::new() };
+    let port = u16::try_from(hook.http.port.unwrap_or(lifecycle.port)).unwrap_or(8080);
+    let pods = hooks.calls.iter().filter_map(|uid| live(seen).find(|pod| pod.uid == *uid));
+    pods.filter_map(|pod| {
+        Some(Order {
+            pod: pod.uid.clone(),
+            name: pod.name.clone(),
+            address: (pod.address?, port).into(),
+            container: pod.container.clone(),
+            ready: pod.ready,
+            signer: None,
+            call: Call::Hook {
+                hook: record.hook,
+                epoch: record.epoch,
+                path: hook.http.path.clone(),
+                key: format!("{}/{}/{}/{}", uid_of(&seen.runtime), record.epoch, record.hook.as_str(), pod.uid),
+                timeout: Duration::from_secs(u64::try_from(hook.timeout_seconds).unwrap_or(1)),
+            },
+        })
+    })
+    .collect()
+}
+
+/// Pods that can be called at all.
+fn live(seen: &Observed) -> impl Iterator<Item = &PodFacts> {
+    seen.pods.iter().filter(|pod| !pod.ended && !pod.terminating && pod.container.is_some() && pod.address.is_some())
+}
+
+/// Pods that said in this container that they run, under the epoch in force.
+fn running(seen: &Observed, file: &BootFile) -> Vec<String> {
+    let runs = |pod: &&PodFacts| {
+        let answer = seen.contacts.get(&pod.uid).and_then(|contact| contact.answer.as_ref());
+        answer.is_some_and(|heard| heard.status.state == State::Running) && acknowledged(seen, pod, file)
+    };
+    live(seen).filter(runs).map(|pod| pod.uid.clone()).collect()
+}
+
+/// Whether it said in this container that it holds the epoch in force.
+fn acknowledged(seen: &Observed, pod: &PodFacts, file: &BootFile) -> bool {
+    let answer = seen.contacts.get(&pod.uid).and_then(|contact| contact.answer.as_ref());
+    answer.is_some_and(|heard| heard.container == pod.container && heard.status.epoch >= file.epoch)
+}
