@@ -139,7 +139,8 @@ fn judge(object: &Value, before: Option<&Value>) -> Vec<String> {
     demand(ready != "True" || acknowledged, "Ready without every acknowledgement");
     // Pods that hold themselves have acknowledged what they do not do.
     demand(!paused || acknowledged, "paused without every acknowledgement");
-    let idle = |pod: &Value| matches!(pod["state"].as_str(), Some("paused" | "stopped"));
+    // One on its way out has acknowledged, and stops answering.
+    let idle = |pod: &Value| matches!(pod["state"].as_str(), Some("paused" | "stopped" | "stopping"));
     demand(!paused || pods.iter().all(idle), "paused with a pod that is not");
     let busy = status["desiredState"] == "paused" && number(&status["inFlight"]) != 0;
     demand(!(paused && busy), "paused with work in flight");

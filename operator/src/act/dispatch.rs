@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use crate::act::backoff;
 use crate::act::keys::Keyring;
 use crate::observe::index::Owner;
-use crate::observe::{Contact, Heard, HookKind, HookOutcome};
+use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
 use crate::plan::{Call, Order, Signer};
 use crate::telemetry::Telemetry;
 
@@ -125,7 +125,7 @@ impl Dispatcher {
     pub fn submit(&self, owner: &Owner, order: Order) {
         let rank = match &order.call {
             Call::Command { body, .. } => Rank::Command(body.epoch),
-            Call::Hook { epoch, .. } => Rank::Hook(*epoch),
+            Call::Hook { turn, .. } => Rank::Hook(turn.epoch),
             Call::Ask { .. } => Rank::Ask,
         };
         let mut state = self.inner.lock();
@@ -162,10 +162,10 @@ impl Inner {
                 }
                 self.record(&order, id, verb.as_str(), begun, outcome);
             }
-            Call::Hook { hook, epoch, path, key, timeout } => {
+            Call::Hook { turn, path, key, timeout } => {
                 let outcome = self.client.hook(order.address, path, key, *timeout).await;
-                self.note(&order, hook.as_str(), begun, outcome.as_ref().err());
-                self.record_hook(&order, id, (*hook, *epoch), outcome);
+                self.note(&order, turn.hook.as_str(), begun, outcome.as_ref().err());
+                self.record_hook(&order, id, *turn, outcome);
             }
             Call::Ask { after } => {
                 let outcome = self.ask(&order, after.as_ref()).await;
@@ -189,17 +189,17 @@ impl Inner {
         }
     }
 
-    fn record_hook(&self, order: &Order, id: u64, (hook, epoch): (HookKind, i64), called: Result<(), Error>) {
+    fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, called: Result<(), Error>) {
         let mut state = self.lock();
         if !state.is_current(&order.pod, id) {
             return;
         }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
-        let before = contact.hook.as_ref().filter(|before| (before.hook, before.epoch) == (hook, epoch));
+        let before = contact.hook.as_ref().filter(|before| before.turn == turn);
         let error = called.err().map(|error| error.to_string());
         let failures = before.map_or(0, |before| before.failures) + u32::from(error.is_some());
         let next_attempt = Timestamp::now() + pause(failures);
-        contact.hook = Some(HookOutcome { hook, epoch, error, failures, next_attempt });
+        contact.hook = Some(HookOutcome { turn, error, failures, next_attempt });
     }
 
     fn signer(&self, order: &Order) -> Option<(Signer, Arc<SigningKey>)> {

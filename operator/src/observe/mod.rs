@@ -75,12 +75,22 @@ pub struct BootConfigMap {
 /// A hook of a pause or a resume, and the pods that have not had it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HookRecord {
-    /// Which hook.
-    pub hook: HookKind,
-    /// The epoch of that pause or resume.
-    pub epoch: i64,
+    /// Of which change.
+    #[serde(flatten)]
+    pub turn: HookTurn,
     /// UIDs of the pods.
     pub left: Vec<String>,
+}
+
+/// One change of state that a hook is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookTurn {
+    /// Which hook.
+    pub hook: HookKind,
+    /// The epoch of the pause or resume.
+    pub epoch: i64,
+    /// When it was asked for: a pause that is taken back while its hooks are called leaves the epoch as it is.
+    pub begun: Timestamp,
 }
 
 /// When a hook is called.
@@ -107,10 +117,8 @@ impl HookKind {
 /// How a hook went in one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookOutcome {
-    /// Which hook.
-    pub hook: HookKind,
-    /// The epoch of its pause or resume.
-    pub epoch: i64,
+    /// Of which change.
+    pub turn: HookTurn,
     /// What went wrong; none if it succeeded.
     pub error: Option<String>,
     /// How often it failed.

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::effective::is_disabled;
 use super::hooks::Hooks;
 use super::{BootWrite, keys, manifest, name_of, uid_of};
-use crate::observe::{HookKind, HookRecord, Observed};
+use crate::observe::{HookRecord, Observed};
 
 /// What the pods are to do, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +113,7 @@ pub(super) fn decide(seen: &Observed, policy: &Policy, hooks: &Hooks) -> Decided
             BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }
         }
     };
-    let resumed = HookRecord { hook: HookKind::PostResume, epoch: file.epoch, left: hooks.resumed.clone() };
-    let record = if kept.is_some() { hooks.record.clone() } else { Some(resumed).filter(|r| !r.left.is_empty()) };
+    let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
     Decided { write: Some(write(seen, &file, record)), file }
 }
 

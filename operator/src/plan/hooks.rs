@@ -12,7 +12,7 @@ use lifecycle::{BootFile, Desired, State};
 
 use super::effective::{self, Effective, Kind};
 use super::{Call, Order, uid_of, until};
-use crate::observe::{HookKind, HookOutcome, HookRecord, Observed, PodFacts};
+use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts};
 
 /// What hooks ask for in one plan.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +21,8 @@ pub(super) struct Hooks {
     pub(super) holds: bool,
     /// What is to stand beside the boot file while its epoch stays.
     pub(super) record: Option<HookRecord>,
-    /// Pods to be called once a resume is in force.
-    pub(super) resumed: Vec<String>,
+    /// Pods to be called once a resume is in force, and when it was asked for.
+    resumed: Option<(Timestamp, Vec<String>)>,
     /// Which hook is under way, and in how many pods.
     pub(super) under_way: Option<(HookKind, usize)>,
     /// What a pod answered that is not passed over.
@@ -32,6 +32,12 @@ pub(super) struct Hooks {
 }
 
 impl Hooks {
+    /// What is to stand beside the boot file of a new epoch.
+    pub(super) fn resumed(&self, epoch: i64) -> Option<HookRecord> {
+        let (begun, left) = self.resumed.clone()?;
+        Some(HookRecord { turn: HookTurn { hook: HookKind::PostResume, epoch, begun }, left })
+    }
+
     /// How long until a failed call is made again.
     pub(super) fn again(&self) -> Option<Duration> {
         self.again
@@ -48,31 +54,40 @@ pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> 
         (Desired::Running, Desired::Paused) if effective.kind != Kind::Freeze => {
             let Some(hook) = &lifecycle.pre_pause else { return keep };
             let epoch = file.epoch + 1;
-            let begun = recorded.filter(|record| (record.hook, record.epoch) == (HookKind::PrePause, epoch));
-            let left = begun.map_or_else(|| running(seen, file), |record| record.left);
-            let hooks = go_on(seen, file, hook, HookRecord { hook: HookKind::PrePause, epoch, left }, now);
+            let begun = recorded.filter(|record| is_of(record, HookKind::PrePause, epoch));
+            let record = begun.unwrap_or_else(|| HookRecord {
+                turn: HookTurn { hook: HookKind::PrePause, epoch, begun: now },
+                left: running(seen, file),
+            });
+            let hooks = go_on(seen, file, hook, record, now);
             Hooks { holds: hooks.under_way.is_some(), ..hooks }
         }
         (Desired::Running, Desired::Running) => {
-            let begun = recorded.filter(|record| (record.hook, record.epoch) == (HookKind::PostResume, file.epoch));
-            let Some((hook, record)) = lifecycle.post_resume.as_ref().zip(begun) else { return keep };
+            // What is left of a pause that was taken back is forgotten: the next one is another.
+            let begun = recorded.filter(|record| is_of(record, HookKind::PostResume, file.epoch));
+            let Some((hook, record)) = lifecycle.post_resume.as_ref().zip(begun) else { return Hooks::default() };
             go_on(seen, file, hook, record, now)
         }
         (Desired::Paused | Desired::Stopped, Desired::Running) if lifecycle.post_resume.is_some() => {
             let resumed = live(seen).filter(|pod| acknowledged(seen, pod, file)).map(|pod| pod.uid.clone());
-            Hooks { resumed: resumed.collect(), ..keep }
+            let resumed: Vec<String> = resumed.collect();
+            Hooks { resumed: (!resumed.is_empty()).then_some((now, resumed)), ..keep }
         }
         (Desired::Running | Desired::Paused | Desired::Stopped, _) => keep,
     }
+}
+
+fn is_of(record: &HookRecord, hook: HookKind, epoch: i64) -> bool {
+    (record.turn.hook, record.turn.epoch) == (hook, epoch)
 }
 
 /// Takes out of the record what is settled, and calls the others.
 fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, now: Timestamp) -> Hooks {
     let outcome = |uid: &str| {
         let said = seen.contacts.get(uid)?.hook.as_ref()?;
-        ((said.hook, said.epoch) == (record.hook, record.epoch)).then(|| said.clone())
+        (said.turn == record.turn).then(|| said.clone())
     };
-    let (kind, passes_over) = (record.hook, hook.failure_policy == FailurePolicy::Ignore);
+    let (kind, passes_over) = (record.turn.hook, hook.failure_policy == FailurePolicy::Ignore);
     let settled = |said: &HookOutcome| said.error.is_none() || passes_over;
     let outcomes: Vec<(String, Option<HookOutcome>)> = std::mem::take(&mut record.left)
         .into_iter()
@@ -106,7 +121,8 @@ fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, 
 pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
     let lifecycle = &seen.runtime.spec.lifecycle;
     let Some(record) = &hooks.record else { return Vec::new() };
-    let hook = match record.hook {
+    let turn = record.turn;
+    let hook = match turn.hook {
         HookKind::PrePause => lifecycle.pre_pause.as_ref(),
         HookKind::PostResume => lifecycle.post_resume.as_ref(),
     };
@@ -122,10 +138,16 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
             ready: pod.ready,
             signer: None,
             call: Call::Hook {
-                hook: record.hook,
-                epoch: record.epoch,
+                turn,
                 path: hook.http.path.clone(),
-                key: format!("{}/{}/{}/{}", uid_of(&seen.runtime), record.epoch, record.hook.as_str(), pod.uid),
+                key: [
+                    uid_of(&seen.runtime),
+                    &turn.epoch.to_string(),
+                    turn.hook.as_str(),
+                    &turn.begun.to_string(),
+                    &pod.uid,
+                ]
+                .join("/"),
                 timeout: Duration::from_secs(u64::try_from(hook.timeout_seconds).unwrap_or(1)),
             },
         })

@@ -95,6 +95,23 @@ fn a_hook_that_fails_is_passed_over_or_holds_the_pause_up_as_its_policy_says() {
 }
 
 #[test]
+fn a_pause_that_is_taken_back_is_another_than_the_next() {
+    let mut world = World::with_hooks(FailurePolicy::Fail);
+    world.pods[1].hung = true;
+    world.ask(DesiredState::Paused);
+    world.step();
+    assert_eq!(world.hooked, ["pod-1 prePause 2"]);
+    world.pods[1].hung = false;
+    world.ask(DesiredState::Running);
+    world.settle(20);
+    assert_eq!((world.status().epoch, world.hooked.len()), (1, 1), "nothing was paused, and nothing is resumed");
+    world.hooked.clear();
+    world.ask(DesiredState::Paused);
+    world.settle(20);
+    assert_eq!(world.hooked, ["pod-1 prePause 2", "pod-2 prePause 2"]);
+}
+
+#[test]
 fn a_freeze_and_a_stop_wait_for_no_hook() {
     let stopped = |world: &mut World| world.ask(DesiredState::Stopped);
     let frozen = |world: &mut World| {

@@ -26,7 +26,7 @@ use lifecycle::wire::Command;
 use lifecycle::{BootFile, Desired, Verb};
 use serde_json::Value;
 
-use crate::observe::{ChildKey, ChildKind, HookKind, HookRecord, Observed};
+use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn, Observed};
 
 pub use children::{HASH_ANNOTATION, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, deployment_name};
 pub use effective::RECONCILE_ANNOTATION;
@@ -155,10 +155,8 @@ pub enum Call {
     },
     /// A POST of the user's, which ends an outstanding `Ask`; a command ends it.
     Hook {
-        /// Which hook.
-        hook: HookKind,
-        /// The epoch of its pause or resume.
-        epoch: i64,
+        /// Of which change.
+        turn: HookTurn,
         /// The path.
         path: String,
         /// The same for each repetition.

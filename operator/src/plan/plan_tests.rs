@@ -231,11 +231,11 @@ impl World {
             contact.error = Some("no answer".to_owned());
             return;
         }
-        if let Call::Hook { hook, epoch, .. } = &order.call {
-            self.hooked.push(format!("{} {} {epoch}", order.pod, hook.as_str()));
+        if let Call::Hook { turn, .. } = &order.call {
+            self.hooked.push(format!("{} {} {}", order.pod, turn.hook.as_str(), turn.epoch));
             let error = self.hook_error.clone();
             let next_attempt = now + jiff::SignedDuration::from_secs(1);
-            contact.hook = Some(HookOutcome { hook: *hook, epoch: *epoch, error, failures: 1, next_attempt });
+            contact.hook = Some(HookOutcome { turn: *turn, error, failures: 1, next_attempt });
             return;
         }
         if let Call::Command { verb, body } = &order.call {
@@ -339,7 +339,7 @@ fn show(plan: &Plan) -> String {
     for order in &plan.orders {
         let _ = match &order.call {
             Call::Command { verb, body } => writeln!(text, "push: {} {verb} epoch {:?}", order.pod, body.epoch),
-            Call::Hook { hook, epoch, .. } => writeln!(text, "hook: {} {} {epoch}", order.pod, hook.as_str()),
+            Call::Hook { turn, .. } => writeln!(text, "hook: {} {} {}", order.pod, turn.hook.as_str(), turn.epoch),
             Call::Ask { after } => writeln!(text, "ask: {} after {after:?}", order.pod),
         };
     }
