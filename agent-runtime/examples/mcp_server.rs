@@ -1,6 +1,7 @@
 //! An MCP server to try agents with: over standard input and output, or with `--http PORT` over HTTP.
 //!
-//! It counts the calls of `web_search` by idempotency key in the file that MCP_COUNT_FILE names.
+//! It counts the calls of `web_search` by idempotency key in the file that MCP_COUNT_FILE names,
+//! and their places in a trace in that of MCP_TRACE_FILE.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -50,7 +51,8 @@ impl ServerHandler for Web {
         let arguments = call.arguments.unwrap_or_default();
         let text = |name: &str| arguments.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let key = context.meta.0.get("agents.hive.dev/idempotency-key").cloned().unwrap_or_default();
-        count(&call.name, &key);
+        count("MCP_COUNT_FILE", &call.name, &key);
+        count("MCP_TRACE_FILE", &call.name, context.meta.0.get("traceparent").unwrap_or(&Value::Null));
         let said = match call.name.as_ref() {
             "web_search" => format!("https://example.org/{} is about {}", text("query"), text("query")),
             "web_scrape" => format!("the content of {}", text("url")),
@@ -67,9 +69,9 @@ impl ServerHandler for Web {
     }
 }
 
-/// Notes a call, so that a test can count them.
-fn count(tool: &str, key: &Value) {
-    let Some(path) = std::env::var_os("MCP_COUNT_FILE") else { return };
+/// Notes a call in the file that a variable names, so that a test can count them.
+fn count(variable: &str, tool: &str, key: &Value) {
+    let Some(path) = std::env::var_os(variable) else { return };
     if let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
         // One that cannot be noted is missed by the test.
         let _ = writeln!(file, "{tool} {}", key.as_str().unwrap_or("none"));

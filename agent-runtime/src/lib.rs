@@ -18,3 +18,4 @@ pub mod store;
 pub mod telemetry;
 pub mod timers;
 pub mod tools;
+pub mod trace;

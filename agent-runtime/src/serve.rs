@@ -14,8 +14,9 @@ use crate::control::{Controller, record};
 use crate::server::{Leaving, Server};
 use crate::shutdown;
 use crate::telemetry::Telemetry;
+use crate::trace::export::Export;
 
-/// How long answers under way may take at the very end.
+/// How long answers under way, and traces, may take at the very end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// The exit code after a second signal, as a shell shows SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -60,12 +61,12 @@ impl Signals {
     }
 }
 
-/// Runs an agent until a signal. The exit code is 0 after a shutdown, 1 when something that must be
+/// Runs an agent until a signal, and hands over the last traces. The exit code is 0 after a shutdown, 1 when something that must be
 /// on disk could not be written, 130 after a second signal.
 ///
 /// # Errors
 /// The runtime could not begin.
-pub async fn serve(config: Serve) -> Result<ExitCode, Error> {
+pub async fn serve(config: Serve, export: Option<Export>) -> Result<ExitCode, Error> {
     let mut signals = Signals::new()?;
     let broken = CancellationToken::new();
     let controller = Arc::new(Controller::new(config.clone(), Arc::new(Telemetry::default()), broken.clone())?);
@@ -97,10 +98,12 @@ pub async fn serve(config: Serve) -> Result<ExitCode, Error> {
         }
     };
     driver.abort();
+    // Both end by themselves within their patience.
+    let traces = tokio::task::spawn_blocking(move || export.iter().for_each(|export| export.end(LAST_ANSWERS)));
     if let Some((_, _, task)) = server {
-        // The task ends by itself within its patience.
         let _ = task.await;
     }
+    let _ = traces.await;
     Ok(code)
 }
 

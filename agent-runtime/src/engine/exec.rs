@@ -35,6 +35,7 @@ pub(super) async fn run(
         .env_remove("HIVE_LIFECYCLE_TOKEN")
         .env("HIVE_EXECUTION_ID", step.execution)
         .env("HIVE_IDEMPOTENCY_KEY", &step.idempotency_key)
+        .envs(step.trace.iter().flat_map(|trace| trace.headers()).map(|(name, value)| (name.to_uppercase(), value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -30,6 +30,7 @@ use crate::llm;
 use crate::store::{Accepted, Error, Execution, Key, State, Store};
 use crate::telemetry::Telemetry;
 use crate::tools::Toolbox;
+use crate::trace::{self, TraceContext};
 pub use follow::Happened;
 pub use orders::Disobeyed;
 use orders::Order;
@@ -250,6 +251,7 @@ impl Engine {
         entry_point: &str,
         memory: Map<String, Value>,
         key: Option<Key>,
+        trace: Option<TraceContext>,
     ) -> Result<Begun, Refused> {
         let agent = self.agent();
         let entry = agent.entry_points.get(entry_point).ok_or_else(|| Refused::Unknown(entry_point.to_owned()))?;
@@ -257,7 +259,7 @@ impl Engine {
         if !reserved {
             return Err(Refused::Full(entry.max_queued));
         }
-        let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now());
+        let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now()).traced(trace);
         let begun = match self.store.accept(execution.clone(), key).await {
             Ok(Accepted::New) => Ok(self.enqueue(execution, entry)),
             Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
@@ -279,7 +281,10 @@ impl Engine {
         let overlaps = skips && self.queue().active(entry_point) > 0;
         let execution = (!overlaps).then(|| {
             let memory = Map::from_iter([("scheduled_time".to_owned(), Value::String(due.to_string()))]);
-            Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now())
+            let span = trace::tick(entry_point, due);
+            let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now());
+            span.record("hive.execution.id", &execution.id);
+            execution.traced(TraceContext::of_span(&span))
         });
         let inserted = self.store.tick(entry_point.to_owned(), due, execution.clone()).await?;
         match execution {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use tracing::Instrument as _;
 
 use super::plan::Choice;
 use super::step::{Outcome, Step};
@@ -14,6 +15,7 @@ use crate::definition::{Agent, Edge, Node, NodeKind};
 use crate::gate::ExecutionPermit;
 use crate::llm::{Message, Request, Tool};
 use crate::store::{About, Branch, Entry, Error, Used, What, day_key};
+use crate::trace::{self, TraceContext};
 
 /// How long a person has to say what became of an uncertain effect.
 const EXPIRES: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -34,6 +36,8 @@ pub(super) struct Run<'a> {
     pub(super) permit: &'a ExecutionPermit,
     /// Tokens of the execution, added to as they are used.
     pub(super) tokens: &'a AtomicI64,
+    /// Its place in a trace.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl Run<'_> {
@@ -45,14 +49,22 @@ impl Run<'_> {
 
 impl Engine {
     /// Runs a branch's node. The edges that the model chose come with a success.
-    pub(super) async fn run_node(&self, run: Run<'_>) -> Settled {
-        let outcome = self.run_within_day(&run).await;
-        let settled = match outcome {
-            Ok(Outcome::Success(outputs)) => self.decide(&run, outputs).await,
-            Ok(other) => Ok((other, Choice::new())),
-            Err(error) => Err(error),
-        };
+    pub(super) async fn run_node(&self, mut run: Run<'_>) -> Settled {
+        let kind = run.agent.nodes.get(&run.branch.node).map_or("unknown", |node| node.kind.as_str());
+        let span = trace::node(kind, &run.id, &run.branch);
+        run.trace = TraceContext::of_span(&span).or(run.trace);
+        let settled = self.run_and_decide(&run).instrument(span.clone()).await;
+        if let Ok((outcome, _)) = &settled {
+            trace::settled(&span, outcome);
+        }
         (run.id, settled)
+    }
+
+    async fn run_and_decide(&self, run: &Run<'_>) -> Result<(Outcome, Choice), Error> {
+        match self.run_within_day(run).await? {
+            Outcome::Success(outputs) => self.decide(run, outputs).await,
+            other => Ok((other, Choice::new())),
+        }
     }
 
     /// Runs a node if the day has a step left for it. One that has not ended gives its step back.
@@ -83,7 +95,8 @@ impl Engine {
         {
             return Ok(outcome);
         }
-        let step = Step { execution: run.execution, idempotency_key: run.key("0"), permit: run.permit };
+        let (idempotency_key, trace) = (run.key("0"), run.trace.as_ref());
+        let step = Step { execution: run.execution, idempotency_key, permit: run.permit, trace };
         let raw = match &node.kind {
             NodeKind::Wait(_) if run.branch.waited => Outcome::Success(Map::new()),
             NodeKind::Wait(length) => return Ok(Outcome::Parked(*length)),

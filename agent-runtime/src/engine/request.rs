@@ -12,10 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lifecycle::client::chain;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
+use tracing::Instrument as _;
 
 use super::fill;
 use super::step::{Outcome, Step};
 use crate::definition::Request;
+use crate::trace::{self, TraceContext};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -45,10 +47,27 @@ impl Default for Client {
 impl Client {
     /// Makes a request. The outputs are `status`, `elapsed_ms`, `body`, and the fields of a body that is a JSON object.
     pub(super) async fn run(&self, request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Outcome {
-        let built = match build(request, memory, step) {
+        let mut built = match build(request, memory, step) {
             Ok(built) => built,
             Err(reason) => return Outcome::failed("input", reason),
         };
+        let span = trace::request(built.method(), built.uri());
+        if let Some(here) = TraceContext::of_span(&span).or_else(|| step.trace.cloned()) {
+            // What the agent sets itself comes first.
+            for (name, value) in here.headers().filter(|(name, _)| !request.headers.contains_key(*name)) {
+                built
+                    .headers_mut()
+                    .extend(HeaderValue::try_from(value).ok().map(|value| (HeaderName::from_static(name), value)));
+            }
+        }
+        let outcome = self.send(request, built, step).instrument(span.clone()).await;
+        if let Outcome::Failure(failure) = &outcome {
+            trace::failed(&span, failure);
+        }
+        outcome
+    }
+
+    async fn send(&self, request: &Request, built: HttpRequest<Full<Bytes>>, step: &Step<'_>) -> Outcome {
         let begun = Instant::now();
         let answered = tokio::select! {
             answered = tokio::time::timeout(request.timeout, self.exchange(built)) => answered,
@@ -68,6 +87,7 @@ impl Client {
     async fn exchange(&self, request: HttpRequest<Full<Bytes>>) -> Result<(u16, Bytes), String> {
         let response = self.http.request(request).await.map_err(|error| chain(&error))?;
         let status = response.status().as_u16();
+        tracing::Span::current().record("http.response.status_code", i64::from(status));
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|error| format!("the answer of at most {MAX_ANSWER} bytes cannot be read: {error}"))?;
         Ok((status, body.to_bytes()))

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::gate::ExecutionPermit;
 use crate::store::About;
+use crate::trace::TraceContext;
 
 /// Why a node failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,4 +60,6 @@ pub(super) struct Step<'a> {
     /// The same at every repetition of this step, so that what it calls can tell.
     pub(super) idempotency_key: String,
     pub(super) permit: &'a ExecutionPermit,
+    /// Its place in a trace, which goes on in what it calls.
+    pub(super) trace: Option<&'a TraceContext>,
 }

@@ -21,6 +21,7 @@ use super::step::Outcome;
 use crate::definition::Agent;
 use crate::gate::ExecutionPermit;
 use crate::store::{Commit, Error, Execution, State, Used, What, day_key, execution_key};
+use crate::trace::{self, TraceContext};
 
 /// With nothing to wait for.
 const LONG: Duration = Duration::from_secs(30);
@@ -51,7 +52,10 @@ impl Engine {
     ) -> Walked {
         let span = tracing::info_span!("execution", execution = %execution.id, entry_point = %execution.entry_point);
         let begun = std::time::Instant::now();
-        let walked = self.walk_on(execution, permit, orders).instrument(span.clone()).await;
+        let agent = self.definition_of(execution);
+        let traced = trace::execution(execution, agent.as_deref().map(|agent| agent.name.as_str()));
+        let walked = self.walk_on(execution, permit, orders).instrument(traced.clone()).instrument(span.clone()).await;
+        trace::rested(&traced, execution);
         let _entered = span.enter();
         self.telemetry.walked(&execution.entry_point, begun.elapsed());
         match walked {
@@ -131,7 +135,9 @@ impl Engine {
         used: Vec<Used>,
     ) -> Result<bool, Error> {
         execution.tokens = tokens.load(Ordering::Relaxed);
-        let begins = self.begun_by(&planned.events);
+        let here = TraceContext::here(execution.trace.as_ref());
+        let begins: Vec<_> =
+            self.begun_by(&planned.events).into_iter().map(|begun| begun.traced(here.clone())).collect();
         let commit =
             Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
         let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };
@@ -191,7 +197,7 @@ impl<'a> Walk<'a> {
                 {
                     let memory = plan::view(execution, &id);
                     busy.insert(id.clone());
-                    running.push(self.run(id, branch, memory));
+                    running.push(self.run(id, branch, memory, execution.trace.clone()));
                 }
             }
             if running.is_empty() {
@@ -250,9 +256,11 @@ impl<'a> Walk<'a> {
         id: String,
         branch: crate::store::Branch,
         memory: serde_json::Map<String, serde_json::Value>,
+        trace: Option<TraceContext>,
     ) -> BoxFuture<'a, Settled> {
         let (permit, tokens) = (self.permit, self.tokens);
-        let run = Run { execution: self.id, agent: Arc::clone(&self.agent), id, branch, memory, permit, tokens };
+        let agent = Arc::clone(&self.agent);
+        let run = Run { execution: self.id, agent, id, branch, memory, permit, tokens, trace };
         let engine = self.engine;
         Box::pin(async move { engine.run_node(run).await })
     }

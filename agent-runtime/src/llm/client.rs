@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::stream::Events;
 use super::{Answer, Format, Partial, Request, Settings, anthropic, openai};
+use crate::trace::{self, TraceContext};
 
 /// The largest answer, in bytes.
 const MAX_ANSWER: usize = 8 * 1024 * 1024;
@@ -96,6 +97,12 @@ impl Client {
         Ok(Self { settings, host, http })
     }
 
+    /// The span of a call.
+    pub(crate) fn span(&self, request: &Request<'_>) -> tracing::Span {
+        let model = self.settings.named(request.model);
+        trace::model(self.settings.format.provider(), model, &self.host, request.max_tokens)
+    }
+
     /// Asks, and tries again with growing pauses while that may help. `on_text` hears the answer as it comes.
     ///
     /// # Errors
@@ -144,6 +151,9 @@ impl Client {
         };
         let mut call = self.http.post(format!("{}{path}", self.settings.base_url)).json(&body);
         call = call.header("idempotency-key", request.idempotency_key);
+        if let Some(here) = TraceContext::here(None) {
+            call = here.headers().fold(call, |call, (name, value)| call.header(name, value));
+        }
         call = match (self.settings.format, &self.settings.key) {
             (Format::OpenAi, Some(key)) => call.bearer_auth(key),
             (Format::OpenAi, None) => call,

@@ -14,6 +14,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// Its name in traces.
+    pub(super) fn provider(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+        }
+    }
+
     fn prefix(self) -> &'static str {
         match self {
             Self::OpenAi => "openai/",

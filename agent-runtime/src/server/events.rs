@@ -23,6 +23,7 @@ use super::extract::Path;
 use super::problem::Refusal;
 use crate::engine::Engine;
 use crate::store::{Entry, What};
+use crate::trace::TraceContext;
 
 /// Entries that are read at once.
 const PAGE: usize = 100;
@@ -147,9 +148,10 @@ pub(super) async fn emit(
         let detail = format!("no entry point listens for the event {name:?}");
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_event", detail));
     }
+    let trace = TraceContext::of_headers(&headers);
     let mut executions = Vec::new();
     for entry_point in listeners {
-        executions.push(trigger_once(&engine, entry_point, memory.clone(), key.clone()).await?);
+        executions.push(trigger_once(&engine, entry_point, memory.clone(), key.clone(), trace.clone()).await?);
     }
     Ok((StatusCode::ACCEPTED, Json(Begun { executions })).into_response())
 }

@@ -22,6 +22,7 @@ use super::problem::Refusal;
 use crate::control::Admission;
 use crate::engine::{Disobeyed, Engine, Happened, Refused};
 use crate::store::{Execution, Filter, Key, State as ExecutionState, What};
+use crate::trace::TraceContext;
 
 /// Executions in one page, when nothing else is asked for; and the most.
 const PAGE: usize = 50;
@@ -81,23 +82,25 @@ pub(super) async fn trigger(
     let memory = memory(&body)?;
     let key = key(&headers, &body)?;
     let wait = query.wait.map(|seconds| Duration::from_secs(seconds.min(MAX_WAIT_SECONDS)));
-    accept(&app, entry_point, memory, key, wait).await
+    accept(&app, entry_point, memory, key, TraceContext::of_headers(&headers), wait).await
 }
 
-/// Begins an execution, however it was triggered, and answers.
+/// Begins an execution, however it was triggered, and answers. `trace` is where the sender's request stands.
 pub(super) async fn accept(
     app: &App,
     entry_point: String,
     memory: Map<String, Value>,
     key: Option<Key>,
+    trace: Option<TraceContext>,
     wait: Option<Duration>,
 ) -> Result<Response, Refusal> {
     let begun = Instant::now();
     let engine = taking(app)?;
     let followed = wait.map(|wait| (wait, engine.follow()));
     // A task of its own: a client that hangs up undoes nothing, and wastes nothing half-way.
-    let task = begin(Arc::clone(&engine), entry_point, memory, key);
+    let task = begin(Arc::clone(&engine), entry_point, memory, key, TraceContext::here(trace.as_ref()));
     let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
+    tracing::Span::current().record("hive.execution.id", &accepted.execution);
     app.controller.telemetry().accepted(begun.elapsed());
     if let Some((wait, followed)) = followed
         && let Some(ended) = end_of(app, &engine, &accepted.execution, followed, wait).await?
@@ -165,8 +168,9 @@ pub(super) async fn trigger_once(
     entry_point: String,
     memory: Map<String, Value>,
     key: Option<Key>,
+    trace: Option<TraceContext>,
 ) -> Result<String, Refusal> {
-    let task = begin(Arc::clone(engine), entry_point, memory, key);
+    let task = begin(Arc::clone(engine), entry_point, memory, key, TraceContext::here(trace.as_ref()));
     let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
     Ok(accepted.execution)
 }
@@ -176,8 +180,9 @@ async fn begin(
     entry_point: String,
     memory: Map<String, Value>,
     key: Option<Key>,
+    trace: Option<TraceContext>,
 ) -> Result<Accepted, Refusal> {
-    match engine.begin(&entry_point, memory, key).await {
+    match engine.begin(&entry_point, memory, key, trace).await {
         Ok(begun) => Ok(Accepted { execution: begun.id, repeated: begun.again }),
         Err(error @ Refused::Unknown(_)) => {
             let known: Vec<String> = engine.agent().entry_points.keys().cloned().collect();

@@ -19,7 +19,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -31,8 +31,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 
 use crate::control::Controller;
+use crate::trace;
 use problem::Refusal;
 
 pub use openapi::document;
@@ -186,8 +188,9 @@ fn router(app: App) -> Router {
 
 /// Asks for what a request must bear, reads its body within its bounds, and closes connections when leaving.
 async fn bound(State(app): State<App>, request: Request, next: Next) -> Response {
+    let span = traced(&app, &request);
     let mut response = match admit(&app, request).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => next.run(request).instrument(span.clone()).await,
         Err(refusal) => {
             let mut response = refusal.into_response();
             // The rest of the body is not read, so the connection cannot be used again.
@@ -199,7 +202,24 @@ async fn bound(State(app): State<App>, request: Request, next: Next) -> Response
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     app.controller.telemetry().answered(response.status().as_u16());
+    trace::answered(&span, response.status());
     response
+}
+
+/// The span of a request that may begin something; of the others none is made.
+fn traced(app: &App, request: &Request) -> Span {
+    if !trace::is_on() {
+        return Span::none();
+    }
+    let (method, path) = (request.method(), request.uri().path());
+    let within = |before: &str, after: &str| path.starts_with(before) && path.ends_with(after);
+    let route = match *method {
+        Method::POST if within("/api/v1/entry-points/", "/trigger") => "/api/v1/entry-points/{id}/trigger",
+        Method::POST if within("/api/v1/events/", "") => "/api/v1/events/{name}",
+        _ if webhooks::is_one(app, path) => path,
+        _ => return Span::none(),
+    };
+    trace::trigger(method, path, route, request.headers())
 }
 
 async fn admit(app: &App, request: Request) -> Result<Request, Refusal> {

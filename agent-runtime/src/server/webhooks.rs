@@ -15,6 +15,7 @@ use super::problem::Refusal;
 use super::{App, executions, signature};
 use crate::definition::{Agent, Trigger, Webhook};
 use crate::store::Key;
+use crate::trace::TraceContext;
 
 /// Headers that an execution is told of.
 const TOLD: &[&str] = &["content-type", "user-agent", "x-github-event", "x-github-delivery", "x-event-type"];
@@ -81,7 +82,8 @@ pub(super) async fn receive(
     check(webhook, &headers, &body)?;
     let key = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
     let key = key.map(|key| Key { key: key.to_owned(), body: Sha256::digest(&body).into() });
-    executions::accept(&app, entry_point.clone(), memory(&uri, &method, &headers, &body), key, None).await
+    let trace = TraceContext::of_headers(&headers);
+    executions::accept(&app, entry_point.clone(), memory(&uri, &method, &headers, &body), key, trace, None).await
 }
 
 fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
@@ -111,6 +113,12 @@ fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Map<S
     });
     memory.insert("webhook".to_owned(), request);
     memory
+}
+
+/// Whether a path is a webhook's.
+pub(super) fn is_one(app: &App, path: &str) -> bool {
+    let agent = app.controller.engine().map(|engine| engine.agent());
+    agent.is_some_and(|agent| find(&agent, path).is_some())
 }
 
 /// Whether a request proves by itself who sent it.

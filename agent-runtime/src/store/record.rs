@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Error;
+use crate::trace::TraceContext;
 
 /// The branch that an execution begins with.
 pub const MAIN: &str = "main";
@@ -189,6 +190,9 @@ pub struct Execution {
     /// Why it failed, or the last node that did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What began it, in a trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 impl Execution {
@@ -212,7 +216,14 @@ impl Execution {
             ended: None,
             reason: None,
             error: None,
+            trace: None,
         }
+    }
+
+    /// The same, begun by what stands at this place of a trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
     }
 
     /// When it has to be looked at again: the first time at which a branch goes on or its question expires.

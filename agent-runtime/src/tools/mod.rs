@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use serde_json::{Map, Value};
 
+use crate::trace::TraceContext;
 use files::Files;
 use server::Server;
 pub use servers::Servers;
@@ -42,6 +43,8 @@ pub struct Cx<'a> {
     pub execution: &'a str,
     /// The same at every repetition of this call.
     pub idempotency_key: &'a str,
+    /// The call's place in a trace.
+    pub trace: Option<&'a TraceContext>,
 }
 
 /// Why a tool gave no answer.
@@ -146,7 +149,7 @@ impl Toolbox {
             return Ok(Output { text: done.unwrap_or_else(|reason| reason), is_error });
         }
         let Some((_, server)) = self.offered.get(name) else { return Err(Error::Unknown(name.to_owned())) };
-        server.call(name, arguments, cx.idempotency_key).await
+        server.call(name, arguments, cx).await
     }
 
     /// Throws away an execution's files.

@@ -12,12 +12,12 @@ use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{RoleClient, serve_client};
 use rustix::process::{Pid, Signal, kill_process_group};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-use super::{Error, Output, Tool};
+use super::{Cx, Error, Output, Tool};
 
 /// How long connecting and listing may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -90,11 +90,15 @@ impl Server {
     }
 
     /// Calls a tool, on a new connection if the last was lost.
-    pub(super) async fn call(&self, tool: &str, arguments: &Map<String, Value>, key: &str) -> Result<Output, Error> {
+    pub(super) async fn call(&self, tool: &str, arguments: &Map<String, Value>, cx: &Cx<'_>) -> Result<Output, Error> {
         let connection = self.connected().await?;
         let mut call = CallToolRequestParams::new(tool.to_owned());
         call.arguments = Some(arguments.clone());
-        call.meta = serde_json::from_value::<RequestMetaObject>(json!({KEY: key})).ok();
+        let mut meta = Map::from_iter([(KEY.to_owned(), cx.idempotency_key.into())]);
+        meta.extend(
+            cx.trace.iter().flat_map(|trace| trace.headers()).map(|(name, value)| (name.to_owned(), value.into())),
+        );
+        call.meta = serde_json::from_value::<RequestMetaObject>(Value::Object(meta)).ok();
         let called = tokio::time::timeout(self.timeout, connection.service.peer().call_tool(call)).await;
         let (server, tool) = (self.name.clone(), tool.to_owned());
         match called {

@@ -10,6 +10,7 @@
 
 mod boot;
 mod clients;
+mod collector;
 mod contract;
 mod docs;
 mod durability;
@@ -26,5 +27,6 @@ mod signed;
 mod timers;
 mod tools;
 mod torture;
+mod traces;
 mod verbs;
 mod webhook;

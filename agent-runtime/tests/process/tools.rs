@@ -43,7 +43,7 @@ fn stdio() -> Value {
 
 async fn call(toolbox: &Toolbox, tool: &str, arguments: Value) -> Result<String, Error> {
     let Value::Object(arguments) = arguments else { panic!("an object") };
-    let cx = Cx { execution: "e", idempotency_key: "e/main/n/0/1" };
+    let cx = Cx { execution: "e", idempotency_key: "e/main/n/0/1", trace: None };
     toolbox.call(tool, &arguments, &cx).await.map(|output| output.text)
 }
 

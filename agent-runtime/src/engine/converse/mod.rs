@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use tracing::Instrument as _;
 
 use super::Engine;
 use super::node::Run;
@@ -16,6 +17,7 @@ use crate::definition::{EventLoop, Node};
 use crate::llm::{self, Answer, Call};
 use crate::store::{About, Entry, Error, Used, What, day_key, execution_key};
 use crate::tools::{Cx, Output as ToolOutput, Toolbox};
+use crate::trace::{self, TraceContext};
 use conversation::{Conversation, Next, Place, SET_OUTPUT};
 
 /// How long a person has for an answer.
@@ -122,8 +124,9 @@ impl Engine {
             let amount = |limit: i64| if limit > 0 { actual - estimate } else { actual };
             limits.iter().map(|(key, limit)| used(key, amount(*limit))).collect()
         };
+        let span = client.span(request);
         let answered = tokio::select! {
-            answered = client.complete(request, |_| {}) => answered,
+            answered = client.complete(request, |_| {}).instrument(span.clone()) => answered,
             () = run.permit.interrupted() => {
                 self.store.append(run.execution.to_owned(), Vec::new(), settle(0)).await?;
                 return Ok(Err(Outcome::Interrupted));
@@ -132,13 +135,16 @@ impl Engine {
         self.telemetry.called_model(answered.as_ref().ok().map(|answer| answer.usage));
         match answered {
             Ok(answer) => {
+                trace::asked(&span, &answer);
                 let tokens = answer.usage.input_tokens + answer.usage.output_tokens;
                 run.tokens.fetch_add(tokens, std::sync::atomic::Ordering::Relaxed);
                 Ok(Ok((answer, settle(tokens))))
             }
             Err(error) => {
                 self.store.append(run.execution.to_owned(), Vec::new(), settle(0)).await?;
-                Ok(Err(Outcome::Failure(Failure::new("llm", error.to_string()))))
+                let failure = Failure::new("llm", error.to_string());
+                trace::failed(&span, &failure);
+                Ok(Err(Outcome::Failure(failure)))
             }
         }
     }
@@ -186,10 +192,13 @@ impl Engine {
             let text = format!("there is no tool {:?} here", call.name);
             return Some(ToolOutput { text, is_error: true });
         }
-        let cx = Cx { execution: run.execution, idempotency_key: key };
+        let span = trace::tool(call);
+        let here = TraceContext::of_span(&span).or_else(|| run.trace.clone());
+        let cx = Cx { execution: run.execution, idempotency_key: key, trace: here.as_ref() };
         tokio::select! {
-            called = toolbox.call(&call.name, &call.arguments, &cx) => {
+            called = toolbox.call(&call.name, &call.arguments, &cx).instrument(span.clone()) => {
                 let output = called.unwrap_or_else(|error| ToolOutput { text: error.to_string(), is_error: true });
+                trace::called(&span, &output);
                 self.telemetry.called_tool(!output.is_error);
                 Some(output)
             }

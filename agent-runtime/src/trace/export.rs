@@ -1,0 +1,241 @@
+//! Hands finished spans to a collector over OTLP, as OpenTelemetry's environment variables say. What the
+//! collector does not take in time is dropped: nothing waits for it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tokio::runtime::Handle;
+use tracing::Subscriber;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use super::TARGET;
+
+/// How long a collector has for a batch where nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest answer of a collector that is read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+/// The name under which collectors find this service, where nothing else is said.
+const SERVICE: &str = "agent-runtime";
+
+/// What the environment says about traces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    timeout: Duration,
+}
+
+impl Settings {
+    /// Traces are on when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set,
+    /// unless `OTEL_SDK_DISABLED` is true or `OTEL_TRACES_EXPORTER` is none. The rest of the standard
+    /// variables is read where it is used.
+    ///
+    /// # Errors
+    /// A variable asks for what there is not; then there are no traces, and the agent runs all the same.
+    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+        let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+        let of_traces = |name: &str| {
+            [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")]
+                .into_iter()
+                .find_map(|name| get(&name).map(|value| (name, value)))
+        };
+        let off = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        if off || of_traces("ENDPOINT").is_none() {
+            return Ok(None);
+        }
+        match get("OTEL_TRACES_EXPORTER").as_deref() {
+            None | Some("otlp") => {}
+            Some("none") => return Ok(None),
+            Some(other) => return Err(format!("OTEL_TRACES_EXPORTER is otlp or none here, not {other:?}")),
+        }
+        if let Some((name, value)) = of_traces("PROTOCOL").filter(|(_, value)| value != "http/protobuf") {
+            return Err(format!("{name} is http/protobuf here, not {value:?}; collectors take it at port 4318"));
+        }
+        if let Some((name, value)) = of_traces("COMPRESSION").filter(|(_, value)| value != "none") {
+            return Err(format!("{name} is none here, not {value:?}"));
+        }
+        let timeout = match of_traces("TIMEOUT") {
+            None => TIMEOUT,
+            Some((name, value)) => match value.parse::<u64>() {
+                Ok(millis) => Duration::from_millis(millis),
+                Err(_) => return Err(format!("{name} is a number of milliseconds, not {value:?}")),
+            },
+        };
+        Ok(Some(Self { timeout }))
+    }
+}
+
+/// Finished spans on their way to a collector.
+#[derive(Clone, Debug)]
+pub struct Export {
+    provider: SdkTracerProvider,
+}
+
+impl Export {
+    /// Begins to export; has to be called inside of the runtime that serves.
+    ///
+    /// # Errors
+    /// A variable is not what it should be.
+    pub fn begin(settings: &Settings) -> Result<Self, String> {
+        let client = Client::new(settings.timeout)?;
+        let exporter = SpanExporter::builder()
+            .with_http()
+            .with_http_client(client)
+            .with_protocol(Protocol::HttpBinary)
+            .with_timeout(settings.timeout)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let mut resource = Resource::builder();
+        let named = std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
+            || std::env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
+        if !named {
+            resource = resource.with_service_name(SERVICE);
+        }
+        let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
+        let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
+        Ok(Self { provider })
+    }
+
+    /// Hands over what is finished, and gives up after `patience`. Blocks.
+    pub fn end(&self, patience: Duration) {
+        if let Err(error) = self.provider.shutdown_with_timeout(patience) {
+            tracing::warn!(%error, "the last traces were not delivered");
+        }
+    }
+}
+
+/// Takes log lines and, with an export, spans. Log lines are as they were without one.
+pub fn subscriber(log: &str, export: Option<&Export>) -> impl Subscriber + Send + Sync + use<> {
+    use tracing_subscriber::filter::FilterExt as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let is_trace = |metadata: &tracing::Metadata<'_>| metadata.target() == TARGET;
+    let lines = tracing_subscriber::fmt::layer().json().with_span_list(false).with_writer(std::io::stderr);
+    let lines = lines.with_filter(EnvFilter::new(log).and(filter_fn(move |metadata| !is_trace(metadata))));
+    let spans = export.map(|export| spans(export).with_filter(filter_fn(is_trace)));
+    tracing_subscriber::registry().with(lines).with(spans)
+}
+
+fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(export: &Export) -> impl Layer<S> + use<S> {
+    tracing_opentelemetry::layer()
+        .with_tracer(export.provider.tracer(SERVICE))
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_target(false)
+        .with_level(false)
+}
+
+/// Reaches the collector from the thread of the export, by the runtime that serves.
+#[derive(Debug)]
+struct Client {
+    http: reqwest::Client,
+    runtime: Handle,
+    timeout: Duration,
+    /// The collector did not take the last batch, which has been said.
+    away: Arc<AtomicBool>,
+}
+
+impl Client {
+    fn new(timeout: Duration) -> Result<Self, String> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(crate::engine::tls()?)
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { http, runtime: Handle::current(), timeout, away: Arc::default() })
+    }
+}
+
+/// What the trait asks for.
+type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+
+impl HttpClient for Client {
+    fn send_bytes<'life0, 'async_trait>(&'life0 self, request: Request<Bytes>) -> Answering<'async_trait>
+    where
+        'life0: 'async_trait,
+        Self: 'async_trait,
+    {
+        let (http, timeout, away) = (self.http.clone(), self.timeout, Arc::clone(&self.away));
+        let task = self.runtime.spawn(async move {
+            let answered = tokio::time::timeout(timeout, exchange(&http, request)).await;
+            let answered =
+                answered.unwrap_or_else(|_| Err(format!("no answer within {} s", timeout.as_secs_f32()).into()));
+            let reason = match &answered {
+                Ok(answer) if answer.status().is_success() => None,
+                Ok(answer) => Some(format!("it answered {}", answer.status())),
+                Err(error) => Some(lifecycle::client::chain(error.as_ref())),
+            };
+            // Said once for each time that it is away.
+            match (away.swap(reason.is_some(), Ordering::Relaxed), reason) {
+                (false, Some(reason)) => tracing::warn!(reason, "the collector takes no traces: they are dropped"),
+                (true, None) => tracing::info!("the collector takes traces again"),
+                (_, _) => {}
+            }
+            answered
+        });
+        Box::pin(async move { task.await? })
+    }
+}
+
+async fn exchange(http: &reqwest::Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    let mut response = http.execute(request.try_into()?).await?;
+    let mut answer = Response::builder().status(response.status());
+    if let Some(headers) = answer.headers_mut() {
+        headers.clone_from(response.headers());
+    }
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        body.extend_from_slice(&piece);
+        if body.len() > MAX_ANSWER {
+            return Err(format!("its answer has more than {MAX_ANSWER} bytes").into());
+        }
+    }
+    Ok(answer.body(Bytes::from(body))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Option<Settings>, String> {
+        Settings::from_env(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn traces_are_on_where_a_collector_is_named() {
+        let on = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        assert_eq!(read(&[]), Ok(None));
+        assert_eq!(read(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), Ok(None));
+        assert_eq!(read(&[on]), Ok(Some(Settings { timeout: TIMEOUT })));
+        assert_eq!(read(&[on, ("OTEL_SDK_DISABLED", "True")]), Ok(None));
+        assert_eq!(read(&[on, ("OTEL_TRACES_EXPORTER", "none")]), Ok(None));
+        let short = Settings { timeout: Duration::from_millis(200) };
+        let times = [("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "200")];
+        assert_eq!(read(&[on, times[0], times[1]]), Ok(Some(short)));
+    }
+
+    #[test]
+    fn a_variable_that_asks_for_what_there_is_not_is_named() {
+        for (name, value) in [
+            ("OTEL_TRACES_EXPORTER", "zipkin"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ] {
+            let error =
+                read(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c/v1/traces"), (name, value)]).unwrap_err();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+}
