@@ -257,7 +257,12 @@ impl Engine {
         let entry = agent.entry_points.get(entry_point).ok_or_else(|| Refused::Unknown(entry_point.to_owned()))?;
         let reserved = self.queue().reserve(entry_point, entry.max_queued);
         if !reserved {
-            return Err(Refused::Full(entry.max_queued));
+            // What was accepted before is answered with its execution however long the line is.
+            return match key.map(|key| self.store.known(entry_point, &key)).transpose()?.flatten() {
+                Some(Accepted::Again(id)) => Ok(Begun { id, again: true }),
+                Some(Accepted::Clash) => Err(Refused::Clash),
+                Some(Accepted::New) | None => Err(Refused::Full(entry.max_queued)),
+            };
         }
         let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now()).traced(trace);
         let begun = match self.store.accept(execution.clone(), key).await {

@@ -22,6 +22,7 @@ mod limits;
 mod llm;
 mod llm_server;
 mod process;
+mod queue;
 mod shutdown;
 mod signed;
 mod timers;

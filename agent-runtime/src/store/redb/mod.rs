@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::Timestamp;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _};
+use redb::{Database, ReadableDatabase as _, ReadableTable};
 
 pub use writer::Ended;
 
@@ -78,11 +78,10 @@ impl Store {
         let now = Timestamp::now().as_second();
         let accepted = self.write(move |txn| {
             if let Some(key) = &key {
-                let name = format!("{}\u{0}{}", execution.entry_point, key.key);
+                let name = key_name(&execution.entry_point, key);
                 let mut keys = txn.open_table(IDEMPOTENCY)?;
-                let before = keys.get(name.as_str())?.map(|found| tables::read_key(found.value()));
-                if let Some((_, body, id)) = before.filter(|(at, ..)| now - at < KEY_LIFETIME_SECONDS) {
-                    return Ok(if body == key.body { Accepted::Again(id) } else { Accepted::Clash });
+                if let Some(before) = used_before(&keys, &name, key, now)? {
+                    return Ok(before);
                 }
                 keys.insert(name.as_str(), (now, &key.body, execution.id.as_str()))?;
             }
@@ -94,6 +93,15 @@ impl Store {
             self.counts.total.fetch_add(1, Ordering::Relaxed);
         }
         Ok(accepted)
+    }
+
+    /// What a key was used for before; none if it was not.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn known(&self, entry_point: &str, key: &Key) -> Result<Option<Accepted>, Error> {
+        let now = Timestamp::now().as_second();
+        self.read(|txn| used_before(&txn.open_table(IDEMPOTENCY)?, &key_name(entry_point, key), key, now))
     }
 
     /// Writes a timer's tick, and its execution unless it is to be skipped. False if the tick was there already.
@@ -294,6 +302,23 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
     tables::create(&database)?;
     state.commits();
     Ok(database)
+}
+
+/// A key under its entry point.
+fn key_name(entry_point: &str, key: &Key) -> String {
+    format!("{entry_point}\u{0}{}", key.key)
+}
+
+/// What a key was used for in the last day.
+fn used_before(
+    keys: &impl ReadableTable<&'static str, (i64, &'static [u8; 32], &'static str)>,
+    name: &str,
+    key: &Key,
+    now: i64,
+) -> Result<Option<Accepted>, redb::Error> {
+    let before = keys.get(name)?.map(|found| tables::read_key(found.value()));
+    let before = before.filter(|(at, ..)| now - at < KEY_LIFETIME_SECONDS);
+    Ok(before.map(|(_, body, id)| if body == key.body { Accepted::Again(id) } else { Accepted::Clash }))
 }
 
 /// Gives the numbers of the new entries.
