@@ -159,6 +159,30 @@ fn cron_runs_once_over_the_change_of_the_clocks() {
     }
 }
 
+#[test]
+fn an_hourly_cron_over_a_repeated_hour_runs_once_for_each_hour_of_the_clock() {
+    // From 1 to 2 and from 2 to 3 UTC on 25 October it is half past two twice over in Berlin.
+    for (expression, minute) in [("0 * * * *", 0), ("30 * * * *", 30)] {
+        let hourly = schedule(&format!("cron: '{expression}', time_zone: Europe/Berlin"));
+        for (day, hours) in [("2026-10-25", 24), ("2026-03-29", 23), ("2026-06-01", 24)] {
+            let zone = jiff::tz::TimeZone::get("Europe/Berlin").unwrap();
+            let date: jiff::civil::Date = day.parse().unwrap();
+            let begin = date.to_zoned(zone.clone()).unwrap().timestamp();
+            let end = date.tomorrow().unwrap().to_zoned(zone.clone()).unwrap().timestamp();
+            let mut at = begin.checked_sub(jiff::SignedDuration::from_secs(1)).unwrap();
+            let mut due = Vec::new();
+            while let Some(next) = hourly.next(at).filter(|next| *next < end) {
+                assert!(next > at, "{next} after {at}");
+                due.push(next.to_zoned(zone.clone()));
+                at = next;
+            }
+            let clock: std::collections::BTreeSet<i8> = due.iter().map(|due| due.hour()).collect();
+            assert_eq!((due.len(), clock.len()), (hours, hours), "{day} {expression}: {due:?}");
+            assert!(due.iter().all(|due| due.minute() == minute), "{due:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn an_interval_is_aligned_and_moves_on(seconds in 1i64..100_000, from in 0i64..4_000_000_000) {

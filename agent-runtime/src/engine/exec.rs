@@ -47,6 +47,7 @@ pub(super) async fn run(
         Err(error) => return Outcome::failed("exit", format!("{program} cannot be started: {error}")),
     };
     let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let mut left = Left { group };
     let stdin = child.stdin.take();
     let pipes = (child.stdout.take(), child.stderr.take());
     let body = serde_json::to_vec(inputs).unwrap_or_default();
@@ -78,16 +79,18 @@ pub(super) async fn run(
         () = tokio::time::sleep(exec.timeout) => None,
         () = step.permit.interrupted() => {
             end(&mut child, group).await;
+            left.group = None;
             return Outcome::Interrupted;
         }
     };
+    if ended.is_none() {
+        end(&mut child, group).await;
+    }
+    left.group = None;
     match ended {
         Some((Ok(status), output)) => judge(status, output, wants_outputs),
         Some((Err(error), _)) => Outcome::failed("exit", format!("{program}: {error}")),
-        None => {
-            end(&mut child, group).await;
-            Outcome::failed("timeout", format!("{program} did not end within {} s", exec.timeout.as_secs_f32()))
-        }
+        None => Outcome::failed("timeout", format!("{program} did not end within {} s", exec.timeout.as_secs_f32())),
     }
 }
 
@@ -141,6 +144,17 @@ async fn end(child: &mut Child, group: Option<Pid>) {
         }
     }
     signal(group, Signal::KILL);
+}
+
+/// The group of a program that has not ended. It goes when nobody waits for it any more: the process ends.
+struct Left {
+    group: Option<Pid>,
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        signal(self.group, Signal::KILL);
+    }
 }
 
 fn signal(group: Option<Pid>, signal: Signal) {

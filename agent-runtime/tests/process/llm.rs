@@ -95,6 +95,27 @@ async fn what_passes_is_tried_again_with_the_same_key_and_when_the_server_says()
 }
 
 #[tokio::test]
+async fn a_models_retry_after_is_waited_out_in_seconds_and_as_a_date() {
+    for as_date in [false, true] {
+        let server = LlmServer::start(move |_, n| {
+            let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(4);
+            let after = if as_date {
+                jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&later).unwrap()
+            } else {
+                "3".to_owned()
+            };
+            if n == 0 { Reply::Status(429, vec![("retry-after", after)], String::new()) } else { Reply::text("at last") }
+        })
+        .await;
+        let begun = std::time::Instant::now();
+        assert_eq!(ask(&server, Format::Anthropic).await.unwrap().text, "at last");
+        // A date has whole seconds; without the header it would be under a second.
+        assert!(begun.elapsed() >= Duration::from_millis(2900), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn attempts_are_bounded_and_a_refusal_is_not_repeated() {
     let server =
         LlmServer::start(|_, _| Reply::Status(503, vec![("retry-after", "0".to_owned())], "down".to_owned())).await;

@@ -54,6 +54,34 @@ async fn a_second_signal_ends_it_at_once() {
 }
 
 #[tokio::test]
+async fn a_second_signal_leaves_no_program_and_nothing_of_its_group_behind() {
+    let text = r#"
+graph:
+  entry_points: {slow: a}
+  nodes:
+    - {id: a, node_type: exec, command: [/bin/sh, -c, "trap '' TERM; sleep 1000 & echo $$ $! >> started; while :; do sleep 0.1; done"]}
+"#;
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT), (Signal::TERM, Signal::INT)] {
+        let home = Home::new(text);
+        let mut runtime = home.start().await;
+        runtime.reach(State::Running).await;
+        runtime.work(&home).await;
+        runtime.signal(first);
+        eventually("it is not ready", || async { runtime.get("/health/ready").await.0 == 503 }).await;
+        let begun = Instant::now();
+        runtime.signal(second);
+        assert_eq!(runtime.exit_code().await, Some(130));
+        assert!(begun.elapsed() < Duration::from_secs(3), "at once: {:?}", begun.elapsed());
+        let pids = home.lines("started")[0].clone();
+        let runs = |pid: &str| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        eventually("the group is gone", || async { !pids.split(' ').any(runs) }).await;
+    }
+}
+
+#[tokio::test]
 async fn a_half_open_client_cannot_hold_it() {
     let home = Home::new(&agent(0.1));
     let mut runtime = home.start().await;
