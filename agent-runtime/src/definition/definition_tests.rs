@@ -51,6 +51,7 @@ fn what_cannot_be_run_is_refused_and_not_ignored() {
     for (from, to, field) in [
         ("node_type: exec", "node_type: dream", "graph.nodes[0].node_type"),
         ("node_type: exec", "node_type: exec, effects: twice", "graph.nodes[0].effects"),
+        ("node_type: exec", "node_type: exec, tool_effects: {a: once}", "graph.nodes[0].tool_effects"),
         ("target: rest}", "target: rest, condition: conditional}", "graph.edges[0].condition_expr"),
         ("target: rest}", "target: rest, condition: often}", "graph.edges[0].condition"),
         ("trigger_type: timer", "trigger_type: webhook", "graph.async_entry_points[0].trigger_config"),

@@ -1,6 +1,6 @@
 //! What is executed: nodes, and the edges between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -114,6 +114,8 @@ pub struct EventLoop {
     pub success_criteria: String,
     /// Tools that it may call, besides those of the runtime.
     pub tools: Vec<String>,
+    /// Those of them whose effect is never repeated: what a crash left unfinished waits for a person.
+    pub once: BTreeSet<String>,
     /// The model, if it is not the default one.
     pub model: Option<String>,
     /// It may talk to a person.

@@ -192,6 +192,9 @@ pub(super) struct NodeShape {
     pub(super) success_criteria: Option<Value>,
     #[serde(default)]
     pub(super) tools: Vec<String>,
+    /// `once` by the name of a tool whose effect must not be repeated; `repeat` is what the others are.
+    #[serde(default)]
+    pub(super) tool_effects: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) model: Option<String>,
     #[serde(default = "two")]

@@ -149,8 +149,8 @@ impl Engine {
             .rev()
             .map(|(_, entry)| entry)
             .filter(|entry| of_visit(entry))
-            .find(|entry| matches!(entry.what, What::Intended | What::Failed { .. } | What::Input { .. }));
-        if last.is_some_and(|entry| matches!(entry.what, What::Intended)) {
+            .find(|entry| matches!(entry.what, What::Intended { .. } | What::Failed { .. } | What::Input { .. }));
+        if last.is_some_and(|entry| matches!(entry.what, What::Intended { .. })) {
             let question = format!(
                 "{} was begun and a crash or an interruption hid its end. Answer {{\"action\": \"retry\"}}, \
                  {{\"action\": \"use\", \"output\": {{..}}}} or {{\"action\": \"fail\"}}",
@@ -161,7 +161,7 @@ impl Engine {
         }
         // Without a permit nothing begins, and so nothing is intended.
         let Some(_held) = run.permit.step(&run.branch.node) else { return Ok(Some(Outcome::Interrupted)) };
-        self.note(run, vec![What::Intended], Vec::new()).await?;
+        self.note(run, vec![What::Intended { call: None }], Vec::new()).await?;
         Ok(None)
     }
 

@@ -119,7 +119,7 @@ impl Engine {
     fn count_progress(&self, execution: &mut Execution) -> Result<(), Error> {
         if execution.claims > 0 {
             let last = self.store.last_entry(&execution.id)?;
-            if last.is_some_and(|entry| !matches!(entry.what, What::Begun | What::Intended)) {
+            if last.is_some_and(|entry| !matches!(entry.what, What::Begun | What::Intended { .. })) {
                 execution.claims = 0;
             }
         }

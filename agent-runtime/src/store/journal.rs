@@ -35,7 +35,11 @@ pub enum What {
     /// It was taken up.
     Begun,
     /// An effect that must not be repeated is about to begin.
-    Intended,
+    Intended {
+        /// The model's call of a tool; none when the node itself is the effect.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        call: Option<String>,
+    },
     /// Something was said to the model: its task, a reminder, or what a person said.
     Said {
         /// The text.
@@ -116,7 +120,7 @@ impl What {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Begun => "begun",
-            Self::Intended => "intended",
+            Self::Intended { .. } => "intended",
             Self::Said { .. } => "said",
             Self::Answered { .. } => "answered",
             Self::Called { .. } => "called",

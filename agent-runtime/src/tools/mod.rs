@@ -91,6 +91,17 @@ pub enum Error {
     Unknown(String),
 }
 
+impl Error {
+    /// Whether the call may have been carried out all the same.
+    #[must_use]
+    pub fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::Lost { .. } | Self::Timeout { .. } => true,
+            Self::Config { .. } | Self::Unreachable { .. } | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// Every tool there is.
 #[derive(Debug, Default)]
 pub struct Toolbox {

@@ -15,6 +15,7 @@ mod collector;
 mod contract;
 mod docs;
 mod durability;
+mod effects;
 mod graph;
 mod hive;
 mod holds;

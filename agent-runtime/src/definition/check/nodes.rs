@@ -1,6 +1,6 @@
 //! Nodes: what each does, checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -52,6 +52,9 @@ fn node(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<'_>) -
         }
     };
     let kind = kind(path, shape, graph, faults)?;
+    if let (Some(tool), false) = (shape.tool_effects.keys().next(), matches!(kind, NodeKind::Loop(_))) {
+        faults.add(format!("{path}.tool_effects"), tool, "only an event_loop calls tools: give the node effects instead");
+    }
     Some(Node {
         kind,
         inputs: shape.input_keys.clone(),
@@ -123,13 +126,15 @@ fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<
         faults.add("graph.loop_config.max_iterations".to_owned(), "max_iterations", "give at least 1");
     }
     if shape.effects.as_deref() == Some("once") {
-        let reason = "an event_loop goes on after its last journalled step, so effects: once means nothing here";
+        let reason = "an event_loop goes on after its last journalled step, so effects: once means nothing here: \
+                      name its tools in tool_effects";
         faults.add(format!("{path}.effects"), &shape.id, reason);
     }
     if !shape.sub_agents.is_empty() {
         let reason = "a node has no agents below it here: draw them as nodes, with edges to them";
         faults.add(format!("{path}.sub_agents"), &shape.id, reason);
     }
+    let once = once(path, shape, faults);
     // Hive lets a node name the runtime's own tools as well.
     let own = |tool: &&String| !OWN_TOOLS.contains(&tool.as_str());
     let asks = shape.client_facing || shape.tools.iter().any(|tool| tool == "ask_user");
@@ -142,6 +147,7 @@ fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<
         prompt: shape.system_prompt.clone().unwrap_or_default(),
         success_criteria: criteria,
         tools: shape.tools.iter().filter(own).cloned().collect(),
+        once,
         model: shape.model.clone().or_else(|| graph.default_model.clone()).filter(|model| !model.is_empty()),
         client_facing: asks,
         max_iterations: graph.loop_config.max_iterations,
@@ -149,6 +155,24 @@ fn event_loop(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<
         max_reminders: shape.max_validation_retries,
         max_tokens: graph.max_tokens.filter(|tokens| *tokens > 0).unwrap_or(MAX_TOKENS),
     })))
+}
+
+/// The tools whose effect must not be repeated.
+fn once(path: &str, shape: &NodeShape, faults: &mut Faults<'_>) -> BTreeSet<String> {
+    let mut once = BTreeSet::new();
+    for (tool, effects) in &shape.tool_effects {
+        let field = format!("{path}.tool_effects.{tool}");
+        if OWN_TOOLS.contains(&tool.as_str()) || !shape.tools.contains(tool) {
+            faults.add(field, tool, format!("{tool:?} is none of the node's tools"));
+            continue;
+        }
+        match effects.as_str() {
+            "repeat" => {}
+            "once" => drop(once.insert(tool.clone())),
+            other => faults.add(field, tool, format!("effects is repeat or once, not {other:?}")),
+        }
+    }
+    once
 }
 
 fn exec(path: &str, shape: &NodeShape, faults: &mut Faults<'_>) -> Option<NodeKind> {

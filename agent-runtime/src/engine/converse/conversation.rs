@@ -1,8 +1,11 @@
 //! A conversation with the model as it stands in the journal, and what comes next in it. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use crate::definition::{EventLoop, Output};
+use crate::engine::plan::{SAID_TO_HAVE_FAILED, Verdict, verdict};
 use crate::engine::step::Failure;
 use crate::llm::{Answer, Call, Message};
 use crate::store::{Entry, What};
@@ -48,6 +51,8 @@ pub(super) struct Conversation {
     pub(super) step: u32,
     /// Calls of the last answer that have no result yet.
     pub(super) pending: Vec<Call>,
+    /// Those of them that were begun, must not be repeated, and whose end is not known.
+    uncertain: BTreeSet<String>,
     /// The task has been told.
     pub(super) begun: bool,
     reminders: u32,
@@ -63,6 +68,8 @@ pub(super) enum Next {
     Ask,
     /// Run these calls.
     Run(Vec<Call>),
+    /// Wait for a person to say what became of a call.
+    Uncertain(Call),
     /// Wait for a person; with the id of the call that asks, if it is one.
     Person(String, Option<String>),
     /// Remind the model of what is missing.
@@ -79,6 +86,7 @@ pub(super) fn read(entries: &[Entry], place: &Place, outputs: &[Output], continu
     let mut conversation = Conversation::default();
     let mut spoken: Vec<(&Entry, Message)> = Vec::new();
     let mut asked: Option<&Option<String>> = None;
+    let mut calls = Calls::default();
     for entry in entries {
         let here = place.is_of(entry);
         if place.is_visit_of(entry) && matches!(entry.what, What::Answered { .. }) {
@@ -88,8 +96,18 @@ pub(super) fn read(entries: &[Entry], place: &Place, outputs: &[Output], continu
         if !heard {
             continue;
         }
+        calls.take_in(entry);
+        let judged = match (&entry.what, asked) {
+            (What::Input { value }, Some(Some(call))) => calls.judge(call, value),
+            _ => None,
+        };
         if here {
-            conversation.take_in(entry, outputs);
+            conversation.take_in(entry, outputs, judged.as_ref());
+        }
+        if let Some(judged) = judged {
+            asked = None;
+            spoken.extend(judged.told.map(|told| (entry, told)));
+            continue;
         }
         match &entry.what {
             What::Said { text, .. } => spoken.push((entry, Message::User { text: text.clone() })),
@@ -117,15 +135,72 @@ pub(super) fn read(entries: &[Entry], place: &Place, outputs: &[Output], continu
                 (&before.branch, &before.node, before.visit, before.attempt)
                     != (&entry.branch, &entry.node, entry.visit, entry.attempt)
             }),
-            What::Begun | What::Intended | What::Succeeded { .. } | What::Decided { .. } | What::State { .. } => {}
+            What::Begun | What::Intended { .. } | What::Succeeded { .. } | What::Decided { .. } | What::State { .. } => {}
         }
     }
+    conversation.uncertain = calls.begun;
     conversation.messages = spoken.into_iter().map(|(_, message)| message).collect();
     conversation
 }
 
+/// Calls of tools by their id, as far as a person may have to say what became of them.
+#[derive(Debug, Default)]
+struct Calls<'a> {
+    tools: BTreeMap<&'a str, &'a str>,
+    /// Begun, not to be repeated, and without a result.
+    begun: BTreeSet<String>,
+}
+
+/// What a person said of a call.
+#[derive(Debug)]
+struct Judged {
+    call: String,
+    /// What the model is told; nothing when the call is to be begun again.
+    told: Option<Message>,
+}
+
+impl<'a> Calls<'a> {
+    fn take_in(&mut self, entry: &'a Entry) {
+        match &entry.what {
+            What::Answered { answer } => {
+                self.tools.extend(answer.calls.iter().map(|call| (call.id.as_str(), call.name.as_str())));
+            }
+            What::Intended { call: Some(call) } => drop(self.begun.insert(call.clone())),
+            What::Called { call, .. } => drop(self.begun.remove(call)),
+            // The next attempt begins anew.
+            What::Failed { .. } => self.begun.clear(),
+            What::Begun
+            | What::Intended { call: None }
+            | What::Said { .. }
+            | What::Asked { .. }
+            | What::Input { .. }
+            | What::Succeeded { .. }
+            | What::Decided { .. }
+            | What::State { .. } => {}
+        }
+    }
+
+    /// None if the answer is not about a call whose end is not known.
+    fn judge(&mut self, call: &str, value: &Value) -> Option<Judged> {
+        let verdict = self.begun.contains(call).then(|| verdict(value)).flatten()?;
+        self.begun.remove(call);
+        let name = self.tools.get(call).copied().unwrap_or_default().to_owned();
+        let told = |content, is_error| Some(Message::Tool { call: call.to_owned(), name, content, is_error });
+        let told = match verdict {
+            Verdict::Retry => None,
+            Verdict::Use(output) => told(plain(output), false),
+            Verdict::Fail => told(SAID_TO_HAVE_FAILED.to_owned(), true),
+        };
+        Some(Judged { call: call.to_owned(), told })
+    }
+}
+
 impl Conversation {
-    fn take_in(&mut self, entry: &Entry, outputs: &[Output]) {
+    fn take_in(&mut self, entry: &Entry, outputs: &[Output], judged: Option<&Judged>) {
+        if let Some(judged) = judged {
+            self.pending.retain(|call| call.id != judged.call || judged.told.is_none());
+            return;
+        }
         match &entry.what {
             What::Said { reminder, .. } => {
                 self.begun = true;
@@ -156,7 +231,7 @@ impl Conversation {
                 self.last = None;
             }
             What::Begun
-            | What::Intended
+            | What::Intended { .. }
             | What::Asked { .. }
             | What::Succeeded { .. }
             | What::Failed { .. }
@@ -167,9 +242,14 @@ impl Conversation {
 
     /// What comes next.
     pub(super) fn next(&self, event_loop: &EventLoop, outputs: &[Output]) -> Next {
-        let (asks, runs): (Vec<&Call>, Vec<&Call>) = self.pending.iter().partition(|call| call.name == ASK_USER);
+        let (uncertain, known): (Vec<&Call>, Vec<&Call>) =
+            self.pending.iter().partition(|call| self.uncertain.contains(&call.id));
+        let (asks, runs): (Vec<&Call>, Vec<&Call>) = known.into_iter().partition(|call| call.name == ASK_USER);
         if !runs.is_empty() {
             return Next::Run(runs.into_iter().cloned().collect());
+        }
+        if let Some(call) = uncertain.first() {
+            return Next::Uncertain((*call).clone());
         }
         if let Some(call) = asks.first() {
             let question = call.arguments.get("question").map(plain).unwrap_or_default();

@@ -197,3 +197,40 @@ fn a_continuous_conversation_goes_on_from_node_to_node_without_what_failed() {
 fn texts_of(talk: &Talk) -> Vec<Message> {
     read(&talk.entries, &talk.place, &talk.outputs, true).messages
 }
+
+#[test]
+fn a_call_whose_end_is_not_known_is_settled_by_a_person() {
+    let begin = || {
+        let mut talk = talk("node_type: event_loop, tools: [send, look], tool_effects: {send: once}, output_keys: [k]");
+        talk.answers("", vec![call("a", "send", json!({})), call("b", "look", json!({}))]);
+        talk.add(What::Intended { call: Some("a".to_owned()) });
+        // What may be repeated is repeated first.
+        assert_eq!(talk.next(), Next::Run(vec![call("b", "look", json!({}))]));
+        talk.called("b", "look", false);
+        assert_eq!(talk.next(), Next::Uncertain(call("a", "send", json!({}))));
+        talk.add(What::Asked { question: "?".to_owned(), call: Some("a".to_owned()) });
+        talk
+    };
+    let told = |content: &str, is_error| Message::Tool {
+        call: "a".to_owned(),
+        name: "send".to_owned(),
+        content: content.to_owned(),
+        is_error,
+    };
+    for (answer, message) in [
+        (json!({"action": "use", "output": "sent"}), told("sent", false)),
+        (json!({"action": "fail"}), told(SAID_TO_HAVE_FAILED, true)),
+    ] {
+        let mut talk = begin();
+        talk.add(What::Input { value: answer });
+        assert_eq!(talk.next(), Next::Ask);
+        assert_eq!(talk.read().messages.last(), Some(&message));
+    }
+    let mut talk = begin();
+    talk.add(What::Input { value: json!({"action": "retry"}) });
+    assert_eq!(talk.next(), Next::Run(vec![call("a", "send", json!({}))]));
+    talk.add(What::Intended { call: Some("a".to_owned()) });
+    assert_eq!(talk.next(), Next::Uncertain(call("a", "send", json!({}))), "it may be lost again");
+    talk.called("a", "send", false);
+    assert_eq!(talk.next(), Next::Ask);
+}

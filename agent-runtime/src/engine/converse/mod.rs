@@ -13,10 +13,10 @@ use tracing::Instrument as _;
 use super::Engine;
 use super::node::Run;
 use super::step::{Failure, Outcome};
-use crate::definition::{EventLoop, Node};
+use crate::definition::{EventLoop, Node, NodeKind};
 use crate::llm::{self, Answer, Call};
 use crate::store::{About, Entry, Error, Used, What, day_key, execution_key};
-use crate::tools::{Cx, Output as ToolOutput, Toolbox};
+use crate::tools::{self, Cx, Output as ToolOutput, Toolbox};
 use crate::trace::{self, TraceContext};
 use conversation::{Conversation, Next, Place, SET_OUTPUT};
 
@@ -53,6 +53,7 @@ impl Engine {
             let fresh = match talk.next(event_loop, &node.outputs) {
                 Next::Done(outputs) => return Ok(Outcome::Success(outputs)),
                 Next::Fail(failure) => return Ok(Outcome::Failure(failure)),
+                Next::Uncertain(call) => return Ok(uncertain(&call)),
                 Next::Person(question, call) => {
                     return Ok(Outcome::Asks { question, call, about: About::Input, expires: EXPIRES });
                 }
@@ -160,20 +161,33 @@ impl Engine {
     ) -> Result<Option<Vec<Entry>>, Error> {
         let Some(_held) = run.permit.step(&run.branch.node) else { return Ok(None) };
         let step = talk.step.saturating_sub(1);
+        let once = |name: &str| matches!(&node.kind, NodeKind::Loop(event_loop) if event_loop.once.contains(name));
         let each = calls.into_iter().enumerate().map(|(n, call)| async move {
+            let mut noted = Vec::new();
+            let once = once(&call.name);
+            if once {
+                let intended = What::Intended { call: Some(call.id.clone()) };
+                noted.extend(self.note(run, vec![intended], Vec::new()).await?);
+            }
             let output = if call.name == SET_OUTPUT {
                 let told = conversation::output(&node.outputs, &call.arguments);
                 let is_error = told.is_err();
                 let text = told.map_or_else(|mistake| mistake, |(key, _)| format!("{key} is set"));
-                Some(ToolOutput { text, is_error })
+                Came::Output(ToolOutput { text, is_error })
             } else {
                 // The call's id, and not its place among those that are left, so that a repetition has the same key.
                 let key = run.key(&format!("{step}.{}", call_name(&call, n)));
                 self.call_tool(run, node, &call, &key, toolbox).await
             };
-            let Some(output) = output else { return Ok(None) };
+            let output = match output {
+                Came::Output(output) => output,
+                Came::Nothing(_) if once => return Ok(Some(noted)),
+                Came::Nothing(reason) => ToolOutput { text: reason, is_error: true },
+                Came::Interrupted => return Ok(None),
+            };
             let what = What::Called { call: call.id, tool: call.name, content: output.text, is_error: output.is_error };
-            self.note(run, vec![what], Vec::new()).await.map(Some)
+            noted.extend(self.note(run, vec![what], Vec::new()).await?);
+            Ok(Some(noted))
         });
         let done: Result<Vec<Option<Vec<Entry>>>, Error> = join_all(each).await.into_iter().collect();
         Ok(done?.into_iter().collect::<Option<Vec<_>>>().map(|all| all.into_iter().flatten().collect()))
@@ -186,23 +200,25 @@ impl Engine {
         call: &Call,
         key: &str,
         toolbox: &Toolbox,
-    ) -> Option<ToolOutput> {
+    ) -> Came {
         let offered = |event_loop: &EventLoop| event_loop.tools.contains(&call.name);
-        if !matches!(&node.kind, crate::definition::NodeKind::Loop(event_loop) if offered(event_loop)) {
+        if !matches!(&node.kind, NodeKind::Loop(event_loop) if offered(event_loop)) {
             let text = format!("there is no tool {:?} here", call.name);
-            return Some(ToolOutput { text, is_error: true });
+            return Came::Output(ToolOutput { text, is_error: true });
         }
         let span = trace::tool(call);
         let here = TraceContext::of_span(&span).or_else(|| run.trace.clone());
         let cx = Cx { execution: run.execution, idempotency_key: key, trace: here.as_ref() };
         tokio::select! {
             called = toolbox.call(&call.name, &call.arguments, &cx).instrument(span.clone()) => {
+                // One that was lost or too slow may have taken effect all the same.
+                let unknown = called.as_ref().is_err_and(tools::Error::may_have_taken_effect);
                 let output = called.unwrap_or_else(|error| ToolOutput { text: error.to_string(), is_error: true });
                 trace::called(&span, &output);
                 self.telemetry.called_tool(!output.is_error);
-                Some(output)
+                if unknown { Came::Nothing(output.text) } else { Came::Output(output) }
             }
-            () = run.permit.interrupted() => None,
+            () = run.permit.interrupted() => Came::Interrupted,
         }
     }
 
@@ -214,6 +230,27 @@ impl Engine {
         self.show(run.execution, seqs, &entries);
         Ok(entries)
     }
+}
+
+/// What came of a call of a tool.
+enum Came {
+    /// This.
+    Output(ToolOutput),
+    /// No answer, for this reason; it may have taken effect.
+    Nothing(String),
+    /// It was interrupted, which is no failure.
+    Interrupted,
+}
+
+/// A person is to say what became of a call.
+fn uncertain(call: &Call) -> Outcome {
+    let question = format!(
+        "the tool {} was called with {} and its end is not known. Answer {{\"action\": \"retry\"}}, \
+         {{\"action\": \"use\", \"output\": ..}} or {{\"action\": \"fail\"}}",
+        call.name,
+        serde_json::Value::Object(call.arguments.clone())
+    );
+    Outcome::Asks { question, call: Some(call.id.clone()), about: About::Uncertain, expires: EXPIRES }
 }
 
 fn call_name(call: &Call, n: usize) -> String {

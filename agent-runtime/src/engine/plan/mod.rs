@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use super::step::{Failure, Outcome};
-use crate::definition::{Agent, EntryPoint, Node};
+use crate::definition::{Agent, EntryPoint, Node, NodeKind};
 use crate::store::{About, Branch, Entry, Execution, MAIN, Phase, State, What};
 
 pub(super) use next::{spread, wants_model};
@@ -156,6 +156,30 @@ pub enum Unanswered {
     Action,
 }
 
+/// What a person says of an effect whose end is not known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Verdict<'a> {
+    /// It is to be begun again.
+    Retry,
+    /// This came of it.
+    Use(&'a Value),
+    /// It failed.
+    Fail,
+}
+
+/// Why an effect failed of which a person says so.
+pub(super) const SAID_TO_HAVE_FAILED: &str = "a person said that it failed";
+
+/// What an answer says of an effect; none if it is no such answer.
+pub(super) fn verdict(value: &Value) -> Option<Verdict<'_>> {
+    match (value.get("action").and_then(Value::as_str)?, value.get("output")) {
+        ("retry", _) => Some(Verdict::Retry),
+        ("use", Some(output)) => Some(Verdict::Use(output)),
+        ("fail", _) => Some(Verdict::Fail),
+        (_, _) => None,
+    }
+}
+
 /// Takes in a person's answer.
 pub(super) fn answer(
     agent: &Agent,
@@ -174,22 +198,25 @@ pub(super) fn answer(
         several => return Err(Unanswered::Ambiguous(several.join(", "))),
     };
     let mut planned = Planned::default();
+    let of_tool = node_of(agent, execution, &id).is_some_and(|node| matches!(node.kind, NodeKind::Loop(_)));
     let Some(branch) = execution.branches.get_mut(&id) else { return Ok(planned) };
     let Phase::Asking { about, .. } = branch.phase else { return Ok(planned) };
     planned.entries.push(entry(&id, Some(&*branch), What::Input { value: value.clone() }, now));
     match about {
         About::Input => branch.phase = Phase::Ready,
         About::Pause => next::resume(agent, execution, &id, value, now, &mut planned),
-        About::Uncertain => match (value.get("action").and_then(Value::as_str), value.get("output")) {
-            (Some("retry"), _) => branch.phase = Phase::Ready,
-            (Some("use"), Some(Value::Object(output))) => {
+        About::Uncertain => match verdict(value).ok_or(Unanswered::Action)? {
+            // The node goes on, and its model is told what the person said of the call.
+            _ if of_tool => branch.phase = Phase::Ready,
+            Verdict::Retry => branch.phase = Phase::Ready,
+            Verdict::Use(Value::Object(output)) => {
                 next::succeed(agent, execution, &id, output.clone(), &Choice::default(), now, &mut planned);
             }
-            (Some("fail"), _) => {
-                let failure = Failure::new("uncertain", "a person said that it failed");
+            Verdict::Use(_) => return Err(Unanswered::Action),
+            Verdict::Fail => {
+                let failure = Failure::new("uncertain", SAID_TO_HAVE_FAILED);
                 next::fail_node(agent, execution, &id, &failure, &Choice::default(), now, &mut planned);
             }
-            _ => return Err(Unanswered::Action),
         },
     }
     conclude(execution, now, &mut planned);
