@@ -42,11 +42,21 @@ impl TraceContext {
     /// What a request bears; none if that is not well-formed.
     #[must_use]
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
-        let one = |name: &str| {
-            let mut all = headers.get_all(name).iter();
-            all.next().filter(|_| all.next().is_none()).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        let all = |name: &str| {
+            headers
+                .get_all(name)
+                .iter()
+                .map(|value| value.to_str().ok())
+                .collect::<Option<Vec<_>>>()
+                .unwrap_or_default()
         };
-        let given = Self { traceparent: one("traceparent")?, tracestate: one("tracestate") };
+        // Of the one there is one; the other may come in pieces.
+        let traceparent = match all("traceparent").as_slice() {
+            [one] => (*one).to_owned(),
+            _ => return None,
+        };
+        let tracestate = Some(all("tracestate").join(",")).filter(|states| !states.is_empty());
+        let given = Self { traceparent, tracestate };
         Self::of(&given.context())
     }
 
@@ -110,7 +120,9 @@ mod tests {
 
     fn read(pairs: &[(&'static str, &str)]) -> Option<TraceContext> {
         let mut headers = HeaderMap::new();
-        pairs.iter().for_each(|(name, value)| drop(headers.append(*name, value.parse().unwrap())));
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().unwrap());
+        }
         TraceContext::of_headers(&headers)
     }
 
@@ -118,6 +130,8 @@ mod tests {
     fn a_requests_place_in_a_trace_is_kept_as_it_was_written() {
         let whole = read(&[("traceparent", PARENT), ("tracestate", "vendor=a:1,other=b")]).unwrap();
         assert_eq!((whole.traceparent.as_str(), whole.tracestate.as_deref()), (PARENT, Some("vendor=a:1,other=b")));
+        let pieces = [("traceparent", PARENT), ("tracestate", "vendor=a:1"), ("tracestate", "other=b")];
+        assert_eq!(read(&pieces), Some(whole.clone()));
         let unsampled = PARENT.replace("-01", "-00");
         assert_eq!(read(&[("traceparent", &unsampled)]).unwrap().traceparent, unsampled);
         let kept = serde_json::to_string(&whole).unwrap();
@@ -127,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_not_well_formed_begins_a_trace_of_its_own() {
         for parent in
-            ["", "00", "zz", &PARENT[..54], &PARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32))]
+            ["", "00", "zz", &PARENT[..52], &PARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", &"0".repeat(32))]
         {
             assert_eq!(read(&[("traceparent", parent)]), None, "{parent:?}");
         }

@@ -54,11 +54,12 @@ pub(crate) fn tick(entry_point: &str, due: Timestamp) -> Span {
 
 /// The time for which an execution holds its permit. One that was parked or crashed has several.
 pub(crate) fn execution(execution: &Execution, agent: Option<&str>) -> Span {
+    let agent = agent.filter(|name| !name.is_empty());
     let span = info_span!(
         target: TARGET,
         parent: None,
         "invoke_agent",
-        otel.name = %format_args!("invoke_agent {}", agent.unwrap_or("unknown")),
+        otel.name = %format_args!("invoke_agent{}{}", if agent.is_some() { " " } else { "" }, agent.unwrap_or_default()),
         otel.status_code = Empty,
         otel.status_description = Empty,
         error.type = Empty,

@@ -104,7 +104,11 @@ async fn a_models_retry_after_is_waited_out_in_seconds_and_as_a_date() {
             } else {
                 "3".to_owned()
             };
-            if n == 0 { Reply::Status(429, vec![("retry-after", after)], String::new()) } else { Reply::text("at last") }
+            if n == 0 {
+                Reply::Status(429, vec![("retry-after", after)], String::new())
+            } else {
+                Reply::text("at last")
+            }
         })
         .await;
         let begun = std::time::Instant::now();

@@ -9,6 +9,7 @@
 )]
 
 mod boot;
+mod boundaries;
 mod bounds;
 mod clients;
 mod collector;

@@ -115,21 +115,26 @@ impl Home {
 
     /// Starts a runtime and waits until it listens.
     pub(crate) async fn start(&self) -> Runtime {
+        self.start_if_it_lives().await.expect("it ended before it listened")
+    }
+
+    /// The same, for one that may be killed before it listens.
+    pub(crate) async fn start_if_it_lives(&self) -> Option<Runtime> {
         let mut child = self.spawn();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = tokio::time::timeout(PATIENCE, async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 let line: Value = serde_json::from_str(&line).unwrap();
                 if let Some(address) = line.pointer("/fields/address").and_then(Value::as_str) {
-                    return address.parse().unwrap();
+                    return Some(address.parse().unwrap());
                 }
             }
-            panic!("it ended before it listened");
+            None
         });
-        let address = address.await.unwrap();
+        let address = address.await.unwrap()?;
         // Somebody has to read on, or the pipe fills.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Runtime { child, address, client: Client::default() }
+        Some(Runtime { child, address, client: Client::default() })
     }
 
     pub(crate) fn lines(&self, file: &str) -> Vec<String> {
@@ -222,26 +227,51 @@ impl Runtime {
         self.call("GET", path, &[], "").await
     }
 
+    /// An answer, from one that may be killed meanwhile; none once it is gone.
+    pub(crate) async fn try_post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, Value)> {
+        Some(self.try_call("POST", path, headers, body).await?).filter(|(code, _)| *code != 0)
+    }
+
+    pub(crate) async fn try_get(&self, path: &str) -> Option<(u16, Value)> {
+        Some(self.try_call("GET", path, &[], "").await?).filter(|(code, _)| *code != 0)
+    }
+
+    /// Waits for a state; none once it is gone.
+    pub(crate) async fn try_reach(&self, state: State) -> Option<()> {
+        while self.try_get("/api/v1/status").await?.1["state"] != state.to_string() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Some(())
+    }
+
     /// One exchange over a connection of its own, so that no client library hides anything.
     pub(crate) async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, Value) {
-        let answer = self.exchange(method, path, headers, body).await;
+        self.try_call(method, path, headers, body).await.expect("it takes connections")
+    }
+
+    async fn try_call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, Value)> {
+        let answer = self.try_exchange(method, path, headers, body).await?;
         let code = answer.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0);
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        (code, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+        Some((code, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()))))
     }
 
     /// The whole answer, head and body.
     pub(crate) async fn exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+        self.try_exchange(method, path, headers, body).await.expect("it takes connections")
+    }
+
+    async fn try_exchange(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Option<String> {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
         headers.iter().for_each(|(name, value)| head += &format!("{name}: {value}\r\n"));
-        let mut stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(self.address).await.ok()?;
         // A server that refuses early may have closed before all is written.
         let _ = stream.write_all(format!("{head}\r\n{body}").as_bytes()).await;
         let mut answer = Vec::new();
         let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
-        String::from_utf8_lossy(&answer).into_owned()
+        Some(String::from_utf8_lossy(&answer).into_owned())
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -146,7 +146,7 @@ async fn what_fails_is_marked_and_an_unsampled_trace_is_not_exported() {
     let all = || collector.named("POST /api/v1/entry-points/{id}/trigger");
     eventually("both triggers", || async { all().len() == 2 }).await;
     assert!(collector.all().iter().all(|span| span.trace != TRACE), "{:?}", collector.all());
-    let (execution, node) = (collector.one("invoke_agent unnamed"), collector.one("node n"));
+    let (execution, node) = (collector.one("invoke_agent"), collector.one("node n"));
     assert!(execution.failed && node.failed);
     assert_eq!((execution.attributes["error.type"].as_str(), node.attributes["error.type"].as_str()), ("node", "exit"));
     assert!(all()[0].parent.is_empty(), "a trace of its own");

@@ -53,7 +53,11 @@ fn node(path: &str, shape: &NodeShape, graph: &Graph, faults: &mut Faults<'_>) -
     };
     let kind = kind(path, shape, graph, faults)?;
     if let (Some(tool), false) = (shape.tool_effects.keys().next(), matches!(kind, NodeKind::Loop(_))) {
-        faults.add(format!("{path}.tool_effects"), tool, "only an event_loop calls tools: give the node effects instead");
+        faults.add(
+            format!("{path}.tool_effects"),
+            tool,
+            "only an event_loop calls tools: give the node effects instead",
+        );
     }
     Some(Node {
         kind,

@@ -135,7 +135,11 @@ pub(super) fn read(entries: &[Entry], place: &Place, outputs: &[Output], continu
                 (&before.branch, &before.node, before.visit, before.attempt)
                     != (&entry.branch, &entry.node, entry.visit, entry.attempt)
             }),
-            What::Begun | What::Intended { .. } | What::Succeeded { .. } | What::Decided { .. } | What::State { .. } => {}
+            What::Begun
+            | What::Intended { .. }
+            | What::Succeeded { .. }
+            | What::Decided { .. }
+            | What::State { .. } => {}
         }
     }
     conversation.uncertain = calls.begun;

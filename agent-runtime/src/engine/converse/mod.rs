@@ -193,14 +193,7 @@ impl Engine {
         Ok(done?.into_iter().collect::<Option<Vec<_>>>().map(|all| all.into_iter().flatten().collect()))
     }
 
-    async fn call_tool(
-        &self,
-        run: &Run<'_>,
-        node: &Node,
-        call: &Call,
-        key: &str,
-        toolbox: &Toolbox,
-    ) -> Came {
+    async fn call_tool(&self, run: &Run<'_>, node: &Node, call: &Call, key: &str, toolbox: &Toolbox) -> Came {
         let offered = |event_loop: &EventLoop| event_loop.tools.contains(&call.name);
         if !matches!(&node.kind, NodeKind::Loop(event_loop) if offered(event_loop)) {
             let text = format!("there is no tool {:?} here", call.name);

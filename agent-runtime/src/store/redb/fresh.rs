@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
+use super::synced::sync;
+
 /// Syncs are left out.
 const MADE: u8 = 0;
 /// The next sync gives the file its name.
@@ -45,11 +47,11 @@ impl State {
         match self.stage.load(Ordering::Acquire) {
             MADE => Ok(true),
             COMMITS => {
-                self.file.sync_all()?;
+                sync(|| self.file.sync_all())?;
                 std::fs::rename(&self.from, &self.to)?;
                 // The rename itself is durable only with its folder.
                 if let Some(folder) = self.to.parent() {
-                    File::open(folder)?.sync_all()?;
+                    sync(|| File::open(folder)?.sync_all())?;
                 }
                 self.stage.store(NAMED, Ordering::Release);
                 Ok(true)
@@ -104,7 +106,7 @@ impl StorageBackend for Fresh {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.state.sync()? { Ok(()) } else { self.inner.sync_data() }
+        if self.state.sync()? { Ok(()) } else { sync(|| self.inner.sync_data()) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -4,20 +4,24 @@ mod fresh;
 mod keeping;
 mod original;
 mod space;
+mod synced;
 mod tables;
 mod writer;
 
+use std::fs::OpenOptions;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use jiff::Timestamp;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable};
 
 pub use writer::Ended;
 
 use super::{Accepted, Commit, Entry, Error, Execution, KEY_LIFETIME_SECONDS, Key, State, Used, execution_key};
+use synced::Synced;
 use tables::{COUNTERS, DEFINITIONS, EXECUTIONS, IDEMPOTENCY, JOURNAL, LIVE, TICKS, USAGE};
 use writer::Writer;
 
@@ -293,7 +297,8 @@ fn open_database(path: &Path) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     let Some(fresh) = fresh::Fresh::at(path)? else {
-        let database = builder.create(path)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let database = builder.create_with_backend(Synced(FileBackend::new(file)?))?;
         tables::create(&database)?;
         return Ok(database);
     };
