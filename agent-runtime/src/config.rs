@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 
+use crate::store::{self, postgres};
+
 /// Executes an agent durably and speaks the lifecycle contract.
 #[derive(Debug, Parser)]
 #[command(name = "agent-runtime", version, about)]
@@ -78,6 +80,20 @@ pub struct Serve {
     /// Folder of the execution store.
     #[arg(long, env = "HIVE_DATA_DIR", default_value = ".hive")]
     pub data_dir: PathBuf,
+
+    /// PostgreSQL database of an execution store that replicas share, as postgres://user:password@host/database; without
+    /// it each process has a store of its own in its data folder.
+    #[arg(long, env = "HIVE_STORE_URL", hide_env_values = true)]
+    pub store_url: Option<String>,
+
+    /// File with that address, for a secret that is mounted.
+    #[arg(long, env = "HIVE_STORE_URL_FILE", conflicts_with = "store_url")]
+    pub store_url_file: Option<PathBuf>,
+
+    /// Seconds for which an execution of a shared store is a replica's without a sign of life. Steps are interrupted at
+    /// two thirds of it, and must be able to end within the rest.
+    #[arg(long, env = "HIVE_STORE_LEASE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(9..=600))]
+    pub store_lease_seconds: u64,
 
     /// Folder of the record of the accepted epoch and holds; it must live as long as the pod. The data folder if not set.
     #[arg(long, env = "HIVE_RECORD_DIR")]
@@ -154,6 +170,23 @@ impl Serve {
     #[must_use]
     pub fn records(&self) -> &std::path::Path {
         self.record_dir.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// How to reach the store that replicas share; none when this process has its own.
+    ///
+    /// # Errors
+    /// The file with the address cannot be read.
+    pub fn shared_store(&self) -> Result<Option<postgres::Settings>, store::Error> {
+        let url = match (&self.store_url, &self.store_url_file) {
+            (Some(url), _) => Some(url.clone()),
+            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(|error| {
+                store::Error::Unreachable(format!("HIVE_STORE_URL_FILE {}: {error}", path.display()))
+            })?),
+            (None, None) => None,
+        };
+        let lease = Duration::from_secs(self.store_lease_seconds);
+        let url = url.map(|url| url.trim().to_owned()).filter(|url| !url.is_empty());
+        Ok(url.map(|url| postgres::Settings { url, runtime_uid: self.runtime_uid.clone(), lease }))
     }
 
     /// The file of the MCP servers.

@@ -56,7 +56,7 @@ async fn make_up(id: &str, schedule: &Schedule, engine: &Engine, gate: &Gate) {
     let mut changes = gate.changes();
     // The sender lives as long as the gate, so waiting cannot fail.
     let _ = changes.wait_for(|_| gate.mode() == GateMode::Open).await;
-    match engine.store().last_tick(id) {
+    match engine.store().last_tick(id).await {
         // A timer that never ticked has missed nothing.
         Ok(None) => {}
         Ok(Some(last)) => {

@@ -128,6 +128,12 @@ impl Controller {
         let mut core = self.core.lock().await;
         match loaded {
             Ok(()) => {
+                // Nothing is shown as paused before the claims of every replica know it.
+                if let Err(error) = self.share(&mut core).await {
+                    core.message = Some(error.to_string());
+                    self.publish(&core);
+                    return Ok(Some(Instant::now() + RETRY));
+                }
                 core.message = None;
                 self.happen(&mut core, Event::Ready).await?;
                 Ok(None)

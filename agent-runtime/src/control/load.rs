@@ -43,6 +43,7 @@ impl Error {
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Agent(_) | Self::Model(_) | Self::Servers(_) => false,
+            Self::Store(store::Error::Schema(_) | store::Error::Url(_)) => false,
             Self::Tools(_) | Self::Store(_) => true,
         }
     }
@@ -59,13 +60,16 @@ impl Controller {
         let engine = if let Some(engine) = self.engine.get() {
             Arc::clone(engine)
         } else {
-            let folder = self.config.data_dir.clone();
-            let store = Store::open(&folder, self.broken.clone())?;
+            let store = match self.config.shared_store()? {
+                Some(settings) => Store::connect(settings).await?,
+                None => Store::open(&self.config.data_dir, self.broken.clone())?,
+            };
             let (gate, telemetry) = (Arc::clone(&self.gate), Arc::clone(&self.telemetry));
             let rate = self.config.resume_rate;
             let engine = Arc::new(Engine::new(gate, store, telemetry, Arc::clone(&agent), rate).await?);
             tokio::spawn(Arc::clone(&engine).schedule(self.broken.clone()));
             tokio::spawn(sweep(Arc::clone(&engine), self.config.retention_days, self.broken.clone()));
+            tokio::spawn(Arc::clone(&self).share_on(self.broken.clone()));
             Arc::clone(self.engine.get_or_init(|| engine))
         };
         let before = engine.toolbox();

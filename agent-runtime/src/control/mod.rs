@@ -7,6 +7,7 @@ mod drive;
 mod keys;
 mod load;
 pub mod record;
+mod share;
 mod status;
 
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Serve, WhilePaused};
 use crate::engine::{Disobeyed, Engine};
 use crate::gate::Gate;
+use crate::store;
 use crate::telemetry::Telemetry;
 
 /// Long polls at once; one more is answered at once.
@@ -59,6 +61,8 @@ struct Core {
     keys: Option<Keys>,
     /// A shutdown keeps admitting what it accepted, until this is false.
     admits_until_exit: bool,
+    /// The epoch and state that the claims of every replica were told last.
+    shared: Option<(i64, Desired)>,
 }
 
 /// A drain's deadline.
@@ -86,6 +90,17 @@ struct Shown {
 #[error("the accepted command could not be written to disk; the process ends")]
 pub struct Broken;
 
+/// Why a verb is not acknowledged.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Unobeyed {
+    /// It is not on disk.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The shared store did not hear of it; asked again, it is told again.
+    #[error("this replica obeys, but the others' claims were not told: {0}")]
+    Unshared(#[from] store::Error),
+}
+
 /// Whether a trigger may be accepted now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
@@ -110,8 +125,16 @@ impl Controller {
         let fence = Arc::new(std::sync::Mutex::new(fence));
         let shown =
             Shown { machine, drain: None, message: None, keys: boot.keys.clone(), lame_duck: false, version: 1 };
-        let core =
-            Core { machine, drain: None, message: None, recorded, fence, keys: boot.keys, admits_until_exit: false };
+        let core = Core {
+            machine,
+            drain: None,
+            message: None,
+            recorded,
+            fence,
+            keys: boot.keys,
+            admits_until_exit: false,
+            shared: None,
+        };
         tracing::info!(epoch = boot.epoch, target = %boot.holds.target(), managed = config.managed(), "starting");
         Ok(Self {
             config,
@@ -153,11 +176,13 @@ impl Controller {
         &self.gate
     }
 
-    /// Obeys a verb. When this returns, what it changed is on disk.
+    /// Obeys a verb. When this returns, what it changed is on disk, and where replicas share a store no claim is
+    /// committed any more against it.
     ///
     /// # Errors
-    /// The record could not be written; nothing is acknowledged and the process ends.
-    pub async fn obey(&self, verb: Verb, body: &Command) -> Result<Decision, Broken> {
+    /// The record could not be written; nothing is acknowledged and the process ends. Or the shared store is out of
+    /// reach: this replica obeys, and the others may not have heard of it.
+    pub async fn obey(&self, verb: Verb, body: &Command) -> Result<Decision, Unobeyed> {
         let mut core = self.core.lock().await;
         let mode = body.mode.unwrap_or_default();
         let held = core.machine.holds.operator;
@@ -176,6 +201,9 @@ impl Controller {
         self.publish(&core);
         if core.machine.cancels() {
             self.cancel_in_flight();
+        }
+        if body.epoch.is_some() && decision != Decision::Stale {
+            self.share(&mut core).await?;
         }
         let caller = if body.epoch.is_some() { "operator" } else { "person" };
         tracing::info!(%verb, epoch = body.epoch, caller, ?decision, state = %core.machine.state(), "a verb");
@@ -300,7 +328,7 @@ impl Controller {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let shown = self.shown.borrow();
-        !shown.lame_duck && self.admission_of(&shown) == Admission::Open
+        !shown.lame_duck && self.admission_of(&shown) == Admission::Open && self.reaches_store()
     }
 
     fn admission_of(&self, shown: &Shown) -> Admission {
@@ -320,8 +348,9 @@ impl Controller {
     pub async fn terminate(&self) -> Result<bool, Broken> {
         let ready = self.is_ready();
         let mut core = self.core.lock().await;
-        // Nobody else can run what this store holds: what is accepted until the end is begun until the end.
-        core.admits_until_exit = core.machine.phase == Phase::Running;
+        // Where nobody else can run what this store holds, what is accepted until the end is begun until the end.
+        let is_own = self.engine().is_none_or(|engine| engine.store().shared().is_none());
+        core.admits_until_exit = core.machine.phase == Phase::Running && is_own;
         self.shown.send_modify(|shown| shown.lame_duck = ready);
         self.happen(&mut core, Event::Terminate).await?;
         Ok(ready)

@@ -38,7 +38,10 @@ impl Controller {
             held_by: if draining { self.gate.holders(HOLDERS) } else { Vec::new() },
             boot_id: self.boot_id.clone(),
             version: format!("{}.{}", self.boot_id, shown.version),
-            counter_scope: CounterScope::Pod,
+            counter_scope: match engine.and_then(|engine| engine.store().shared()) {
+                Some(_) => CounterScope::Store,
+                None => CounterScope::Pod,
+            },
             pod_uid: Some(self.config.pod_uid.clone()).filter(|uid| !uid.is_empty()),
             awaiting_confirmation: shown.machine.boot_hold,
             keys: shown.keys.map(|keys| keys.public).unwrap_or_default(),

@@ -11,6 +11,7 @@ mod plan;
 mod queue;
 mod ramp;
 mod request;
+mod shared;
 pub mod step;
 mod walk;
 
@@ -125,7 +126,7 @@ impl Engine {
         resume_rate: Option<u32>,
     ) -> Result<Self, Error> {
         let mut agents = HashMap::new();
-        for (hash, (file, text)) in store.definitions()? {
+        for (hash, (file, text)) in store.definitions().await? {
             // One that this version cannot run any more is missed only by its own executions.
             match definition::parse(&file, &text) {
                 Ok(loaded) => drop(agents.insert(hash, Arc::new(loaded.agent))),
@@ -135,7 +136,9 @@ impl Engine {
         agents.insert(agent.hash.clone(), Arc::clone(&agent));
         let mut queue = Queue::default();
         let mut cancelled = Vec::new();
-        for execution in store.live()? {
+        // What a shared store holds is claimed one by one, and may be running in another replica.
+        let live = if store.shared().is_some() { Vec::new() } else { store.live().await? };
+        for execution in live {
             if execution.state == State::Cancelling {
                 cancelled.push(execution);
                 continue;
@@ -239,7 +242,12 @@ impl Engine {
     /// What waits.
     #[must_use]
     pub fn waiting(&self) -> Waiting {
-        self.queue().waiting()
+        let Some(shared) = self.store.shared() else { return self.queue().waiting() };
+        shared.waiting().into_values().fold(Waiting::default(), |all, one| Waiting {
+            queued: all.queued + one.queued,
+            parked: all.parked + one.parked,
+            asks: all.asks + one.asks,
+        })
     }
 
     /// Accepts an execution. When this returns, it is on disk.
@@ -255,20 +263,28 @@ impl Engine {
     ) -> Result<Begun, Refused> {
         let agent = self.agent();
         let entry = agent.entry_points.get(entry_point).ok_or_else(|| Refused::Unknown(entry_point.to_owned()))?;
+        let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now()).traced(trace);
+        if let Some(shared) = self.store.shared() {
+            return self.begin_shared(shared, execution, entry, key.as_ref()).await;
+        }
         let reserved = self.queue().reserve(entry_point, entry.max_queued);
         if !reserved {
             // What was accepted before is answered with its execution however long the line is.
-            return match key.map(|key| self.store.known(entry_point, &key)).transpose()?.flatten() {
+            let known = match key {
+                Some(key) => self.store.known(entry_point, &key).await?,
+                None => None,
+            };
+            return match known {
                 Some(Accepted::Again(id)) => Ok(Begun { id, again: true }),
                 Some(Accepted::Clash) => Err(Refused::Clash),
-                Some(Accepted::New) | None => Err(Refused::Full(entry.max_queued)),
+                Some(Accepted::New | Accepted::Full) | None => Err(Refused::Full(entry.max_queued)),
             };
         }
-        let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now()).traced(trace);
         let begun = match self.store.accept(execution.clone(), key).await {
             Ok(Accepted::New) => Ok(self.enqueue(execution, entry)),
             Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
             Ok(Accepted::Clash) => Err(Refused::Clash),
+            Ok(Accepted::Full) => Err(Refused::Full(entry.max_queued)),
             Err(error) => Err(Refused::Store(error)),
         };
         self.queue().unreserve(entry_point);
@@ -283,6 +299,9 @@ impl Engine {
         let agent = self.agent();
         let Some(entry) = agent.entry_points.get(entry_point) else { return Ok(()) };
         let skips = matches!(&entry.trigger, Trigger::Timer(timer) if timer.overlap == Overlap::Skip);
+        if let Some(shared) = self.store.shared() {
+            return self.tick_shared(shared, entry_point, due, !skips).await;
+        }
         let overlaps = skips && self.queue().active(entry_point) > 0;
         let execution = (!overlaps).then(|| {
             let memory = Map::from_iter([("scheduled_time".to_owned(), Value::String(due.to_string()))]);
@@ -301,11 +320,14 @@ impl Engine {
 
     /// Admits executions as the gate and the limits allow, until `stop`.
     pub async fn schedule(self: Arc<Self>, stop: CancellationToken) {
+        if let Some(shared) = self.store.shared().cloned() {
+            return self.schedule_shared(&shared, stop).await;
+        }
         let mut gate = self.gate.changes();
         loop {
             gate.mark_unchanged();
             if self.gate.mode() != GateMode::Open {
-                self.ramp.lock().unwrap_or_else(PoisonError::into_inner).shut();
+                self.ramp().shut();
             }
             let next_due = self.admit_all();
             let pause = next_due.map_or(Duration::from_secs(3600), |due| {
@@ -334,7 +356,7 @@ impl Engine {
         let agent = self.agent();
         let limit =
             |entry: &str| agent.entry_points.get(entry).map_or(ORPHAN_CONCURRENCY, |entry| entry.max_concurrent);
-        let mut ramp = self.ramp.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ramp = self.ramp();
         loop {
             let mut queue = self.queue();
             queue.wake(Timestamp::now());
@@ -356,15 +378,25 @@ impl Engine {
             let Some(execution) = queue.start(&entry, orders) else { return queue.next_due() };
             drop(queue);
             ramp.started(Instant::now());
-            tokio::spawn(Arc::clone(self).run(execution, permit, obeyed));
+            tokio::spawn(Arc::clone(self).run(execution, permit, obeyed, None));
         }
     }
 
-    async fn run(self: Arc<Self>, mut execution: Execution, permit: ExecutionPermit, mut orders: Receiver<Order>) {
+    /// `claim` is the number of the claim under which an execution of a shared store runs.
+    async fn run(
+        self: Arc<Self>,
+        mut execution: Execution,
+        permit: ExecutionPermit,
+        mut orders: Receiver<Order>,
+        claim: Option<i64>,
+    ) {
         let (entry_point, id) = (execution.entry_point.clone(), execution.id.clone());
         let walked = self.walk(&mut execution, &permit, &mut orders).await;
         if walked == Walked::Ended && execution.state == State::Failed {
             self.note_failure();
+        }
+        if let (Some(shared), Some(claim)) = (self.store.shared(), claim) {
+            shared.let_go(&id, claim).await;
         }
         // The permit goes back only now, when the last effect has ended and its outcome is on disk.
         drop(permit);
@@ -372,8 +404,8 @@ impl Engine {
         let mut queue = self.queue();
         queue.ended(&entry_point, &id);
         match walked {
-            Walked::Rests => queue.put(execution, priority),
-            Walked::Ended | Walked::Lost => {}
+            Walked::Rests if claim.is_none() => queue.put(execution, priority),
+            Walked::Rests | Walked::Ended | Walked::Lost => {}
         }
         drop(queue);
         self.changed.notify_one();
@@ -385,6 +417,10 @@ impl Engine {
 
     fn agents(&self) -> MutexGuard<'_, HashMap<String, Arc<Agent>>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ramp(&self) -> MutexGuard<'_, Ramp> {
+        self.ramp.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -75,7 +75,7 @@ impl Engine {
         }
         let day = day_key("steps", Timestamp::now());
         let used = |amount| Used { key: day.clone(), amount };
-        if self.store.reserve(vec![(used(1), limit)]).await?.is_some() {
+        if self.store.reserve(run.execution, vec![(used(1), limit)]).await?.is_some() {
             return Ok(Outcome::failed("limit", format!("graph.limits.steps_per_day of {limit} is used up")));
         }
         let outcome = self.run_kind(run).await?;
@@ -112,7 +112,7 @@ impl Engine {
             NodeKind::Loop(event_loop) => self.converse(run, node, event_loop).await?,
             // It does nothing itself: what it hands in is what is there.
             NodeKind::Pass => return Ok(Outcome::Success(fill::inputs(&keys(node), &run.memory))),
-            NodeKind::Ask(question) => self.ask_person(run, node, question)?,
+            NodeKind::Ask(question) => self.ask_person(run, node, question).await?,
         };
         self.telemetry.stepped(node.kind.as_str(), &raw);
         Ok(match raw {
@@ -122,9 +122,9 @@ impl Engine {
     }
 
     /// What a person answered to a node's own question; asks it when they have not been asked.
-    fn ask_person(&self, run: &Run<'_>, node: &Node, question: &str) -> Result<Outcome, Error> {
+    async fn ask_person(&self, run: &Run<'_>, node: &Node, question: &str) -> Result<Outcome, Error> {
         let place = (&run.id, &run.branch.node, run.branch.visit, run.branch.attempt);
-        let journal = self.store.journal(run.execution, 0, usize::MAX)?;
+        let journal = self.store.journal(run.execution, 0, usize::MAX).await?;
         let said = journal.into_iter().rev().map(|(_, entry)| entry).find_map(|entry| match entry.what {
             What::Input { value } if (&entry.branch, &entry.node, entry.visit, entry.attempt) == place => Some(value),
             _ => None,
@@ -143,7 +143,7 @@ impl Engine {
     async fn intend(&self, run: &Run<'_>) -> Result<Option<Outcome>, Error> {
         let of_visit =
             |entry: &Entry| (&entry.branch, &entry.node, entry.visit) == (&run.id, &run.branch.node, run.branch.visit);
-        let journal = self.store.journal(run.execution, 0, usize::MAX)?;
+        let journal = self.store.journal(run.execution, 0, usize::MAX).await?;
         let last = journal
             .iter()
             .rev()

@@ -8,10 +8,7 @@ use tokio::sync::mpsc;
 
 use super::orders::Order;
 use super::{Waiting, is_parked};
-use crate::store::Execution;
-
-/// One level of priority is gained for each minute waited.
-const LEVEL_MILLIS: i64 = 60_000;
+use crate::store::{Execution, LEVEL_MILLIS};
 
 /// Smaller comes first. As all that waits ages alike, priority is a head start that never changes.
 type Rank = (i64, String);
@@ -21,8 +18,10 @@ type Rank = (i64, String);
 pub(super) enum Found {
     /// It runs, and takes orders here.
     Runs(mpsc::Sender<Order>),
-    /// It rested, and has been taken out.
-    Rests(Box<Execution>),
+    /// It rested, and has been taken out; in a shared store under this claim.
+    Rests(Box<Execution>, Option<i64>),
+    /// It runs in another replica.
+    Elsewhere,
     /// It is not here, or is between two places.
     Nowhere,
 }
@@ -84,6 +83,12 @@ impl Queue {
         Some(execution)
     }
 
+    /// An execution that was never in this queue runs, and is reached through `orders`.
+    pub(super) fn runs(&mut self, entry: &str, id: &str, orders: mpsc::Sender<Order>) {
+        *self.running.entry(entry.to_owned()).or_default() += 1;
+        self.reach.insert(id.to_owned(), orders);
+    }
+
     /// One of an entry point's executions does not run any more.
     pub(super) fn ended(&mut self, entry: &str, id: &str) {
         decrement(&mut self.running, entry);
@@ -99,14 +104,14 @@ impl Queue {
             if let Some(rank) = line.keys().find(|(_, queued)| queued == id).cloned()
                 && let Some(execution) = line.remove(&rank)
             {
-                return Found::Rests(Box::new(execution));
+                return Found::Rests(Box::new(execution), None);
             }
         }
         if let Some(key) = self.parked.keys().find(|(_, parked)| parked == id).cloned()
             && let Some((execution, _)) = self.parked.remove(&key)
         {
             decrement(&mut self.waiting, &execution.entry_point);
-            return Found::Rests(Box::new(execution));
+            return Found::Rests(Box::new(execution), None);
         }
         Found::Nowhere
     }
@@ -213,7 +218,7 @@ mod tests {
         parked.branches.get_mut(MAIN).unwrap().phase = Phase::Parked { until: due };
         let id = parked.id.clone();
         queue.put(parked, 0);
-        let Found::Rests(parked) = queue.find(&id) else { panic!("it rests") };
+        let Found::Rests(parked, None) = queue.find(&id) else { panic!("it rests") };
         assert_eq!(queue.active("a"), 0);
         queue.put(*parked, 0);
         queue.wake(Timestamp::now());

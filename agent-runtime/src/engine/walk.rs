@@ -80,12 +80,12 @@ impl Engine {
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<Walked, Error> {
         let agent = self.definition_of(execution);
-        self.count_progress(execution)?;
-        let tokens = AtomicI64::new(self.store.usage(&execution_key(&execution.id))?);
+        self.count_progress(execution).await?;
+        let tokens = AtomicI64::new(self.store.usage(&execution_key(&execution.id)).await?);
         let mut planned = plan::take_up(execution, agent.as_deref(), Timestamp::now());
         if let (false, Some(agent)) = (execution.state.is_terminal(), &agent)
             && agent.limits.seconds_per_day > 0
-            && self.store.usage(&day_key("millis", Timestamp::now()))?
+            && self.store.usage(&day_key("millis", Timestamp::now())).await?
                 >= agent.limits.seconds_per_day.saturating_mul(1000)
         {
             let over = plan::give_up(execution, "limit", day_is_over(agent), Timestamp::now());
@@ -116,9 +116,9 @@ impl Engine {
     }
 
     /// An execution that has journalled anything since it was last taken up makes progress.
-    fn count_progress(&self, execution: &mut Execution) -> Result<(), Error> {
+    async fn count_progress(&self, execution: &mut Execution) -> Result<(), Error> {
         if execution.claims > 0 {
-            let last = self.store.last_entry(&execution.id)?;
+            let last = self.store.last_entry(&execution.id).await?;
             if last.is_some_and(|entry| !matches!(entry.what, What::Begun | What::Intended { .. })) {
                 execution.claims = 0;
             }
@@ -142,7 +142,7 @@ impl Engine {
             Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
         let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };
         self.show(&execution.id, seqs, &planned.entries);
-        for begun in begins {
+        for (begun, _) in begins {
             self.line_up(begun);
         }
         Ok(true)
@@ -170,7 +170,23 @@ impl<'a> Walk<'a> {
         orders: &mut mpsc::Receiver<Order>,
         paid: &mut std::time::Instant,
     ) -> Result<bool, Error> {
-        let mut running: Running<'_> = FuturesUnordered::new();
+        let mut running: Running<'a> = FuturesUnordered::new();
+        let walked = self.run_branches(execution, orders, paid, &mut running).await;
+        if walked.is_err() {
+            // Whoever takes it up next must find nothing of it under way.
+            self.permit.abort();
+            while running.next().await.is_some() {}
+        }
+        walked
+    }
+
+    async fn run_branches(
+        &self,
+        execution: &mut Execution,
+        orders: &mut mpsc::Receiver<Order>,
+        paid: &mut std::time::Instant,
+        running: &mut Running<'a>,
+    ) -> Result<bool, Error> {
         let mut busy: BTreeSet<String> = BTreeSet::new();
         let mut interrupted = false;
         loop {
@@ -178,15 +194,15 @@ impl<'a> Walk<'a> {
             // First, so that nothing begins that has no time left.
             if let Some(over) = self.deadline(execution).filter(|over| over.at <= Timestamp::now()) {
                 let planned = plan::give_up(execution, over.kind, over.reason, Timestamp::now());
-                return self.commit(execution, planned, &mut running).await;
+                return self.commit(execution, planned, running).await;
             }
             if execution.state == State::Running && !self.pay(paid).await? {
                 let planned = plan::give_up(execution, "limit", day_is_over(&self.agent), Timestamp::now());
-                return self.commit(execution, planned, &mut running).await;
+                return self.commit(execution, planned, running).await;
             }
             if open && execution.due().is_some_and(|due| due <= Timestamp::now()) {
                 let planned = plan::wake(&self.agent, execution, Timestamp::now());
-                if !self.commit(execution, planned, &mut running).await? {
+                if !self.commit(execution, planned, running).await? {
                     return Ok(false);
                 }
             }
@@ -222,7 +238,7 @@ impl<'a> Walk<'a> {
                 }
                 () = self.due(execution, open, *paid) => continue,
             };
-            if !self.commit(execution, planned, &mut running).await? {
+            if !self.commit(execution, planned, running).await? {
                 return Ok(false);
             }
             if let Some(told) = told {
@@ -243,7 +259,7 @@ impl<'a> Walk<'a> {
         while limit > 0 && *paid <= std::time::Instant::now() {
             let amount = i64::try_from(PAID_AT_ONCE.as_millis()).unwrap_or(i64::MAX);
             let used = Used { key: day_key("millis", Timestamp::now()), amount };
-            if self.engine.store.reserve(vec![(used, limit.saturating_mul(1000))]).await?.is_some() {
+            if self.engine.store.reserve(self.id, vec![(used, limit.saturating_mul(1000))]).await?.is_some() {
                 return Ok(false);
             }
             *paid += PAID_AT_ONCE;

@@ -27,6 +27,17 @@ impl<T> State<T> {
         admits
     }
 
+    /// Makes a permit that was given out before it was known for what the permit of an execution. False if that holds
+    /// one already, and then nothing has changed.
+    pub(crate) fn bind(&mut self, permit: &str, execution: &Arc<str>) -> bool {
+        if self.held.contains_key(execution) {
+            return false;
+        }
+        let Some(value) = self.held.remove(permit) else { return false };
+        self.held.insert(Arc::clone(execution), value);
+        true
+    }
+
     /// Takes a permit back.
     pub(crate) fn release(&mut self, execution: &str) {
         self.held.remove(execution);

@@ -4,6 +4,7 @@
 mod core;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lifecycle::machine::GateMode;
@@ -13,12 +14,17 @@ use tokio_util::sync::CancellationToken;
 
 use core::State;
 
+/// The ids of permits that are not an execution's yet begin so.
+const UNBOUND: char = '?';
+
 /// Gives out permits to executions and to their steps.
 #[derive(Debug)]
 pub struct Gate {
     state: Mutex<State<Held>>,
     /// Counts changes, so that waiters look again.
     changed: watch::Sender<u64>,
+    /// Permits that were given out before it was known for what.
+    claims: AtomicU64,
 }
 
 /// What an execution with a permit is doing.
@@ -32,7 +38,7 @@ struct Held {
 impl Default for Gate {
     /// Closed: nothing runs before something says so.
     fn default() -> Self {
-        Self { state: Mutex::new(State::closed()), changed: watch::Sender::new(0) }
+        Self { state: Mutex::new(State::closed()), changed: watch::Sender::new(0), claims: AtomicU64::new(0) }
     }
 }
 
@@ -62,6 +68,15 @@ impl Gate {
         }
         self.wake();
         Some(ExecutionPermit { gate: Arc::clone(self), execution, interrupt })
+    }
+
+    /// Admits an execution of an entry point before it is known which, if the gate is open. Until the permit is bound
+    /// it counts as in flight.
+    #[must_use]
+    pub fn admit_any(self: &Arc<Self>, entry_point: &str) -> Option<ExecutionPermit> {
+        // No execution has such an id.
+        let number = self.claims.fetch_add(1, Ordering::Relaxed);
+        self.admit(&format!("{UNBOUND}{number}"), entry_point)
     }
 
     /// Decides the mode anew under the lock. `decide` is told whether no permit is held.
@@ -103,7 +118,8 @@ impl Gate {
     pub fn holders(&self, most: usize) -> Vec<Holder> {
         let state = self.lock();
         let holder = |(id, held): (&Arc<str>, &Held)| Holder { execution: id.to_string(), node: held.node.to_string() };
-        let mut all: Vec<Holder> = state.held().iter().map(holder).collect();
+        let bound = state.held().iter().filter(|(id, _)| !id.starts_with(UNBOUND));
+        let mut all: Vec<Holder> = bound.map(holder).collect();
         all.sort_by(|a, b| a.execution.cmp(&b.execution));
         all.truncate(most);
         all
@@ -133,6 +149,24 @@ impl ExecutionPermit {
         }
         self.gate.lock().step(&self.execution)?.node = node.into();
         Some(StepPermit { _execution: self })
+    }
+
+    /// Makes a permit of [`Gate::admit_any`] that of an execution. None if that holds one already.
+    #[must_use]
+    pub fn bind(mut self, execution: &str) -> Option<Self> {
+        let execution: Arc<str> = execution.into();
+        if !self.gate.lock().bind(&self.execution, &execution) {
+            return None;
+        }
+        self.execution = execution;
+        self.gate.wake();
+        Some(self)
+    }
+
+    /// Cancelled when its steps are to be aborted; whoever cancels it aborts them.
+    #[must_use]
+    pub fn interrupt(&self) -> CancellationToken {
+        self.interrupt.clone()
     }
 
     /// Aborts the steps of this execution, which gets no more of them.
@@ -193,6 +227,21 @@ mod tests {
         let gate = open();
         let _permit = gate.admit("a", "main").expect("it is open");
         assert!(gate.admit("a", "main").is_none());
+    }
+
+    #[test]
+    fn a_permit_for_any_execution_counts_until_it_is_bound_and_then_is_that_executions() {
+        let gate = open();
+        let any = gate.admit_any("main").expect("it is open");
+        assert_eq!((gate.in_flight(), gate.holders(9)), (1, Vec::new()));
+        assert!(!gate.transition(|idle| (GateMode::Draining, idle)), "a claim may be under way");
+        let permit = any.bind("a").expect("it is free");
+        assert!(permit.step("n").is_some() && gate.admit_any("main").is_none());
+        gate.transition(|_| (GateMode::Open, ()));
+        assert!(gate.admit_any("main").expect("it is open").bind("a").is_none(), "one at a time");
+        assert_eq!(gate.in_flight(), 1);
+        drop(permit);
+        assert_eq!(gate.in_flight(), 0);
     }
 
     #[test]

@@ -47,8 +47,8 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let engine = Arc::clone(engine(&app)?);
-    if engine.store().get(&id).map_err(|error| Refusal::storage(&error))?.is_none() {
-        return Err(unknown(&id));
+    if engine.store().get(&id).await.map_err(|error| Refusal::storage(&error))?.is_none() {
+        return Err(unknown(&engine, &id));
     }
     let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     let after = match after {
@@ -76,12 +76,12 @@ async fn tell(engine: &Engine, id: &str, mut after: u64, reader: &mpsc::Sender<E
     // Before the journal is read: nothing falls between the two.
     let mut happened = engine.follow();
     loop {
-        match engine.store().journal(id, after, PAGE) {
+        match engine.store().journal(id, after, PAGE).await {
             Ok(page) => {
                 let full = page.len() == PAGE;
                 for (seq, entry) in page {
                     after = seq;
-                    if reader.send(event(seq, &entry)).await.is_err() || ends(engine, id, &entry) {
+                    if reader.send(event(seq, &entry)).await.is_err() || ends(engine, id, &entry).await {
                         return;
                     }
                 }
@@ -96,7 +96,7 @@ async fn tell(engine: &Engine, id: &str, mut after: u64, reader: &mpsc::Sender<E
         }
         loop {
             match happened.recv().await {
-                Ok(happened) if happened.execution == id && happened.seq > after => break,
+                Ok(happened) if happened.goes_beyond(id, after) => break,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return,
@@ -106,9 +106,9 @@ async fn tell(engine: &Engine, id: &str, mut after: u64, reader: &mpsc::Sender<E
 }
 
 /// An end is the end unless somebody had it tried again since.
-fn ends(engine: &Engine, id: &str, entry: &Entry) -> bool {
+async fn ends(engine: &Engine, id: &str, entry: &Entry) -> bool {
     let ended = matches!(&entry.what, What::State { state, .. } if state.is_terminal());
-    ended && engine.store().get(id).ok().flatten().is_none_or(|execution| execution.state.is_terminal())
+    ended && engine.store().get(id).await.ok().flatten().is_none_or(|execution| execution.state.is_terminal())
 }
 
 fn event(seq: u64, entry: &Entry) -> Event {

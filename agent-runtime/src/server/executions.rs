@@ -21,7 +21,7 @@ use super::extract::{Path, Query};
 use super::problem::Refusal;
 use crate::control::Admission;
 use crate::engine::{Disobeyed, Engine, Happened, Refused};
-use crate::store::{Execution, Filter, Key, State as ExecutionState, What};
+use crate::store::{Execution, Filter, Key, State as ExecutionState};
 use crate::trace::TraceContext;
 
 /// Executions in one page, when nothing else is asked for; and the most.
@@ -137,16 +137,14 @@ async fn end_of(
 ) -> Result<Option<Execution>, Refusal> {
     let ended = async {
         loop {
-            match engine.store().get(id) {
+            match engine.store().get(id).await {
                 Ok(Some(execution)) if execution.state.is_terminal() => return Ok(Some(execution)),
                 Ok(_) => {}
                 Err(error) => return Err(Refusal::storage(&error)),
             }
             loop {
                 match followed.recv().await {
-                    Ok(happened) if happened.execution == id && matches!(happened.entry.what, What::State { .. }) => {
-                        break;
-                    }
+                    Ok(happened) if happened.changes(id) => break,
                     Ok(_) => {}
                     // Too much happened to hear it all: the store is looked at again.
                     Err(RecvError::Lagged(_)) => break,
@@ -246,7 +244,8 @@ pub(super) struct Executions {
 pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Executions>, Refusal> {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let filter = Filter { entry_point: page.entry_point, state: page.state };
-    let executions = read(&app, move |engine| engine.store().list(&filter, page.before.as_deref(), limit)).await?;
+    let executions = engine(&app)?.store().list(&filter, page.before.as_deref(), limit).await;
+    let executions = executions.map_err(|error| Refusal::storage(&error))?;
     let next = executions.last().filter(|_| executions.len() == limit).map(|last| last.id.clone());
     Ok(Json(Executions { executions, next }))
 }
@@ -257,13 +256,16 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
     (status = 404, description = "No such execution in this pod's store", body = Problem),
 ))]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Execution>, Refusal> {
-    let wanted = id.clone();
-    let found = read(&app, move |engine| engine.store().get(&wanted)).await?;
-    found.map(Json).ok_or_else(|| unknown(&id))
+    let engine = engine(&app)?;
+    let found = engine.store().get(&id).await.map_err(|error| Refusal::storage(&error))?;
+    found.map(Json).ok_or_else(|| unknown(engine, &id))
 }
 
-pub(super) fn unknown(id: &str) -> Refusal {
-    let detail = format!("this pod knows no execution {id:?}; each pod has a store of its own");
+pub(super) fn unknown(engine: &Engine, id: &str) -> Refusal {
+    let detail = match engine.store().shared() {
+        Some(_) => format!("there is no execution {id:?}"),
+        None => format!("this pod knows no execution {id:?}; each pod has a store of its own"),
+    };
     Refusal::new(StatusCode::NOT_FOUND, "unknown_execution", detail)
 }
 
@@ -274,8 +276,9 @@ pub(super) fn unknown(id: &str) -> Refusal {
     (status = 409, description = "It has ended", body = Problem),
 ))]
 pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    engine(&app)?.cancel(&id).await.map_err(disobeyed)?;
-    shown(&app, &id)
+    let engine = engine(&app)?;
+    engine.cancel(&id).await.map_err(|error| disobeyed(engine, error))?;
+    shown(&app, &id).await
 }
 
 /// Lets an execution that failed or was cancelled go on where it ended.
@@ -285,8 +288,9 @@ pub(super) async fn cancel(State(app): State<App>, Path(id): Path<String>) -> Re
     (status = 409, description = "It has not failed", body = Problem),
 ))]
 pub(super) async fn retry(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
-    engine(&app)?.retry(&id).await.map_err(disobeyed)?;
-    shown(&app, &id)
+    let engine = engine(&app)?;
+    engine.retry(&id).await.map_err(|error| disobeyed(engine, error))?;
+    shown(&app, &id).await
 }
 
 /// A person's answer.
@@ -310,8 +314,10 @@ pub(super) struct Input {
 pub(super) async fn input(State(app): State<App>, Path(id): Path<String>, body: Bytes) -> Result<Response, Refusal> {
     let input: Input =
         serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("send {{\"value\": ..}}: {error}")))?;
-    engine(&app)?.answer(&id, input.branch.as_deref(), &input.value).await.map_err(disobeyed)?;
-    shown(&app, &id)
+    let engine = engine(&app)?;
+    let answered = engine.answer(&id, input.branch.as_deref(), &input.value).await;
+    answered.map_err(|error| disobeyed(engine, error))?;
+    shown(&app, &id).await
 }
 
 /// Which executions to cancel.
@@ -340,7 +346,8 @@ pub(super) async fn cancel_all(State(app): State<App>, Query(which): Query<Which
         return Err(Refusal::invalid("say which: ?entry_point=ID, ?state=queued, or both"));
     }
     let filter = Filter { entry_point: which.entry_point, state: which.state };
-    let cancelled = engine(&app)?.cancel_all(&filter).await.map_err(disobeyed)?;
+    let engine = engine(&app)?;
+    let cancelled = engine.cancel_all(&filter).await.map_err(|error| disobeyed(engine, error))?;
     Ok((StatusCode::ACCEPTED, Json(CancelledCount { cancelled })).into_response())
 }
 
@@ -350,29 +357,19 @@ pub(super) fn engine(app: &App) -> Result<&Arc<Engine>, Refusal> {
 }
 
 /// The execution as it is after an order.
-fn shown(app: &App, id: &str) -> Result<Response, Refusal> {
-    let execution = engine(app)?.store().get(id).map_err(|error| Refusal::storage(&error))?;
+async fn shown(app: &App, id: &str) -> Result<Response, Refusal> {
+    let execution = engine(app)?.store().get(id).await.map_err(|error| Refusal::storage(&error))?;
     Ok((StatusCode::ACCEPTED, Json(execution)).into_response())
 }
 
-fn disobeyed(error: Disobeyed) -> Refusal {
+fn disobeyed(engine: &Engine, error: Disobeyed) -> Refusal {
     let conflict = |kind: &str, error: &Disobeyed| Refusal::new(StatusCode::CONFLICT, kind, error.to_string());
     match &error {
-        Disobeyed::Unknown(id) => unknown(id),
+        Disobeyed::Unknown(id) => unknown(engine, id),
         Disobeyed::Ended(_) => conflict("ended", &error),
         Disobeyed::Lives(_) => conflict("not_failed", &error),
         Disobeyed::Unanswered(_) => conflict("not_asked", &error),
         Disobeyed::Definition => conflict("definition", &error),
         Disobeyed::Store(error) => Refusal::storage(error),
     }
-}
-
-/// Reads from the store off the threads that serve.
-async fn read<T: Send + 'static>(
-    app: &App,
-    look: impl FnOnce(&Engine) -> Result<T, crate::store::Error> + Send + 'static,
-) -> Result<T, Refusal> {
-    let engine = Arc::clone(engine(app)?);
-    let outcome = tokio::task::spawn_blocking(move || look(&engine)).await.map_err(|error| Refusal::storage(&error))?;
-    outcome.map_err(|error| Refusal::storage(&error))
 }

@@ -157,7 +157,11 @@ pub(super) async fn ready(State(app): State<App>) -> Result<&'static str, Refusa
         return Ok("ready");
     }
     let status = app.controller.status();
-    let why = status.message.clone().unwrap_or_else(|| format!("the runtime is {}", status.state));
+    let why = match status.message.clone() {
+        Some(message) => message,
+        None if !app.controller.reaches_store() => "the database of the store is out of reach".to_owned(),
+        None => format!("the runtime is {}", status.state),
+    };
     Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", why))
 }
 

@@ -306,6 +306,7 @@ async fn every_promise_of_the_contract_is_kept() {
 async fn a_promise_that_is_not_kept_is_named() {
     let home = Home::new(&held());
     let runtime = home.start().await;
+    runtime.reach(State::Running).await;
     runtime.work(&home).await;
     let patience = std::time::Duration::from_secs(1);
     let checks = lifecycle::conformance::run(&runtime.client, runtime.address, patience, |_| {}).await;

@@ -36,7 +36,7 @@ impl Engine {
         };
         let toolbox = self.toolbox();
         let mut entries: Vec<Entry> =
-            self.store.journal(run.execution, 0, usize::MAX)?.into_iter().map(|(_, entry)| entry).collect();
+            self.store.journal(run.execution, 0, usize::MAX).await?.into_iter().map(|(_, entry)| entry).collect();
         let place = Place {
             branch: run.id.clone(),
             node: run.branch.node.clone(),
@@ -115,7 +115,7 @@ impl Engine {
         let limited = limits.iter().filter(|(_, limit)| *limit > 0);
         let reserved: Vec<(Used, i64)> = limited.map(|(key, limit)| (used(key, estimate), *limit)).collect();
         if !reserved.is_empty()
-            && let Some(key) = self.store.reserve(reserved).await?
+            && let Some(key) = self.store.reserve(run.execution, reserved).await?
         {
             let which = if key.starts_with("execution/") { "tokens" } else { "tokens_per_day" };
             let reason = format!("graph.limits.{which} would be exceeded by the next call of the model");

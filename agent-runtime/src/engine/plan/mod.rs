@@ -154,6 +154,9 @@ pub enum Unanswered {
         "an uncertain effect is answered with {{\"action\": \"retry\"}}, {{\"action\": \"use\", \"output\": {{..}}}} or {{\"action\": \"fail\"}}"
     )]
     Action,
+    /// What the replica that runs it said.
+    #[error("{0}")]
+    Said(String),
 }
 
 /// What a person says of an effect whose end is not known.

@@ -157,7 +157,7 @@ impl Store {
                 add(txn, "failed")?;
             }
             txn.open_table(EXECUTIONS)?.insert(execution.id.as_str(), execution.encode().as_slice())?;
-            for begun in &commit.begins {
+            for (begun, _) in &commit.begins {
                 put_new(txn, begun)?;
             }
             used(txn, &commit.used)?;

@@ -1,0 +1,544 @@
+//! What is written: new executions, and what happens to those that are claimed here.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::{Postgres, Row as _, Transaction};
+
+use super::claims::Claim;
+use super::{PATIENCE, PAUSE, Store, errors};
+use crate::store::{
+    Accepted, Commit, Entry, Error, Execution, KEY_LIFETIME_SECONDS, Key, LEVEL_MILLIS, State, Used, What,
+    execution_key,
+};
+
+/// Parts of a counter.
+const SHARDS: u8 = 16;
+
+/// What is written under a claim.
+#[derive(Clone, Copy, Debug)]
+enum Deed<'a> {
+    Commit(&'a Commit),
+    Append(&'a [Entry], &'a [Used]),
+    Reserve(&'a [(Used, i64)]),
+}
+
+/// What came of it.
+#[derive(Debug)]
+enum Done {
+    Written(Range<u64>),
+    /// The first limit that would be exceeded; nothing was written.
+    Exceeds(String),
+    /// It had ended before; nothing was written.
+    Ended,
+    /// Another replica has it; nothing was written.
+    Stale,
+}
+
+impl Store {
+    /// Writes a new execution and its idempotency key. `most` is the number that may wait at its entry point.
+    ///
+    /// # Errors
+    /// It is not known to be written.
+    pub async fn accept(
+        &self,
+        execution: &Execution,
+        priority: i32,
+        most: usize,
+        key: Option<&Key>,
+    ) -> Result<Accepted, Error> {
+        let accepted = self.until_done(PATIENCE, || self.try_accept(execution, priority, most, key)).await?;
+        if accepted == Accepted::New {
+            self.notify_work();
+        }
+        Ok(accepted)
+    }
+
+    async fn try_accept(
+        &self,
+        execution: &Execution,
+        priority: i32,
+        most: usize,
+        key: Option<&Key>,
+    ) -> Result<Accepted, sqlx::Error> {
+        let mut tx = self.pool().begin().await?;
+        if let Some(key) = key
+            && let Some(before) = take_key(&mut tx, execution, key).await?
+        {
+            return Ok(before);
+        }
+        // Whoever counts, counts alone, so that the bound is exact.
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 1))")
+            .bind(&execution.entry_point)
+            .execute(&mut *tx)
+            .await?;
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        let waiting: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM (
+                 SELECT FROM executions WHERE ended IS NULL AND entry_point = $1 AND due <= $2
+                   AND NOT EXISTS (SELECT FROM executions WHERE id = $4)
+                   AND (claimed_by IS NULL OR lease_until < clock_timestamp()) LIMIT $3) AS line",
+        )
+        .bind(&execution.entry_point)
+        .bind(Timestamp::now().as_millisecond())
+        .bind(most)
+        .bind(&execution.id)
+        .fetch_one(&mut *tx)
+        .await?;
+        if waiting >= most {
+            return Ok(Accepted::Full);
+        }
+        if insert(&mut tx, execution, priority).await? {
+            count(&mut tx, "total", 1, &execution.id).await?;
+        }
+        tx.commit().await?;
+        Ok(Accepted::New)
+    }
+
+    /// Writes a timer's tick, and its execution unless it is to be skipped: because one of the timer has not ended,
+    /// where that matters. False if the tick was there already, was skipped, or the operator's last word is not
+    /// that it runs.
+    ///
+    /// # Errors
+    /// It is not known to be written.
+    pub async fn tick(
+        &self,
+        entry_point: &str,
+        due: Timestamp,
+        begins: Option<(&Execution, i32)>,
+        overlaps: bool,
+    ) -> Result<bool, Error> {
+        let ticked = self.until_done(PATIENCE, || self.try_tick(entry_point, due, begins, overlaps)).await?;
+        if ticked && begins.is_some() {
+            self.notify_work();
+        }
+        Ok(ticked)
+    }
+
+    async fn try_tick(
+        &self,
+        entry_point: &str,
+        due: Timestamp,
+        begins: Option<(&Execution, i32)>,
+        overlaps: bool,
+    ) -> Result<bool, sqlx::Error> {
+        let mut tx = self.pool().begin().await?;
+        if !self.is_wanted(&mut tx).await? {
+            return Ok(false);
+        }
+        let id = begins.map(|(execution, _)| execution.id.as_str());
+        let first = sqlx::query(
+            "INSERT INTO ticks (entry_point, due, execution) VALUES ($1, $2, $3)
+             ON CONFLICT (entry_point) DO UPDATE SET due = excluded.due, execution = excluded.execution
+             WHERE ticks.due < excluded.due",
+        )
+        .bind(entry_point)
+        .bind(due.as_millisecond())
+        .bind(id)
+        .execute(&mut *tx)
+        .await?;
+        if first.rows_affected() == 0 {
+            // The answer of our own first try may have been lost.
+            let ours: Option<bool> = sqlx::query_scalar("SELECT execution = $2 FROM ticks WHERE entry_point = $1")
+                .bind(entry_point)
+                .bind(id)
+                .fetch_one(&mut *tx)
+                .await?;
+            return Ok(ours == Some(true));
+        }
+        let active: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM executions WHERE ended IS NULL AND entry_point = $1)")
+                .bind(entry_point)
+                .fetch_one(&mut *tx)
+                .await?;
+        let skipped = active && !overlaps;
+        if let Some((execution, priority)) = begins.filter(|_| !skipped)
+            && insert(&mut tx, execution, priority).await?
+        {
+            count(&mut tx, "total", 1, &execution.id).await?;
+        }
+        tx.commit().await?;
+        Ok(!skipped)
+    }
+
+    /// As [`crate::store::Store::commit`].
+    pub(in crate::store) async fn commit(&self, commit: &Commit) -> Result<Option<Range<u64>>, Error> {
+        let id = commit.execution.id.as_str();
+        match self.write(id, Deed::Commit(commit)).await? {
+            Done::Written(seqs) => {
+                self.notify_entries(id, seqs.clone(), &commit.entries);
+                let rests = matches!(commit.execution.state, State::Queued | State::Waiting);
+                if rests || !commit.begins.is_empty() {
+                    self.notify_work();
+                }
+                Ok(Some(seqs))
+            }
+            Done::Ended => Ok(None),
+            Done::Stale | Done::Exceeds(_) => Err(Error::Stale(id.to_owned())),
+        }
+    }
+
+    /// As [`crate::store::Store::append`].
+    pub(in crate::store) async fn append(
+        &self,
+        id: &str,
+        entries: &[Entry],
+        used: &[Used],
+    ) -> Result<Range<u64>, Error> {
+        if entries.is_empty() {
+            // What was reserved is given back even when the claim is gone; if that fails, less is left than could be.
+            let given_back = self.until_done(Duration::ZERO, || self.try_use_up(used)).await;
+            return given_back.map(|()| 0..0).or_else(|error| {
+                tracing::warn!(execution = id, %error, "what was not used could not be given back");
+                Ok(0..0)
+            });
+        }
+        match self.write(id, Deed::Append(entries, used)).await? {
+            Done::Written(seqs) => {
+                self.notify_entries(id, seqs.clone(), entries);
+                Ok(seqs)
+            }
+            Done::Ended | Done::Stale | Done::Exceeds(_) => Err(Error::Stale(id.to_owned())),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) async fn append_again(&self, id: &str, entries: &[Entry]) -> Result<Range<u64>, Error> {
+        match self.write_after(id, Deed::Append(entries, &[]), true).await? {
+            Done::Written(seqs) => Ok(seqs),
+            Done::Ended | Done::Stale | Done::Exceeds(_) => Err(Error::Stale(id.to_owned())),
+        }
+    }
+
+    async fn try_use_up(&self, used: &[Used]) -> Result<(), sqlx::Error> {
+        let mut tx = self.pool().begin().await?;
+        use_up(&mut tx, used).await?;
+        tx.commit().await
+    }
+
+    /// As [`crate::store::Store::reserve`].
+    pub(in crate::store) async fn reserve(&self, id: &str, limits: &[(Used, i64)]) -> Result<Option<String>, Error> {
+        match self.write(id, Deed::Reserve(limits)).await? {
+            Done::Written(_) => Ok(None),
+            Done::Exceeds(key) => Ok(Some(key)),
+            Done::Ended | Done::Stale => Err(Error::Stale(id.to_owned())),
+        }
+    }
+
+    /// Writes under this replica's claim, and tries again until the claim is lost.
+    async fn write(&self, id: &str, deed: Deed<'_>) -> Result<Done, Error> {
+        self.write_after(id, deed, false).await
+    }
+
+    /// `tried` says that it may have been written already.
+    async fn write_after(&self, id: &str, deed: Deed<'_>, mut tried: bool) -> Result<Done, Error> {
+        let stale = || Error::Stale(id.to_owned());
+        let claim: Arc<Claim> = self.claims().get(id).map(Arc::clone).ok_or_else(stale)?;
+        let mut write_no = claim.write_no.lock().await;
+        loop {
+            if claim.is_lost() {
+                return Err(stale());
+            }
+            match self.once(self.try_write(&claim, *write_no, tried, deed)).await {
+                Ok(done) => {
+                    if matches!(done, Done::Written(_)) {
+                        *write_no += 1;
+                    }
+                    return Ok(done);
+                }
+                Err(error) if errors::passes(&error) => {
+                    tracing::warn!(execution = id, %error, "a write is tried again");
+                    tried = true;
+                    tokio::time::sleep(PAUSE.max(self.shared.lease / 100)).await;
+                }
+                Err(error) => return Err(errors::of(&error)),
+            }
+        }
+    }
+
+    async fn try_write(&self, claim: &Claim, write_no: i64, tried: bool, deed: Deed<'_>) -> Result<Done, sqlx::Error> {
+        let mut tx = self.pool().begin().await?;
+        let entries: &[Entry] = match deed {
+            Deed::Commit(commit) => &commit.entries,
+            Deed::Append(entries, _) => entries,
+            Deed::Reserve(_) => &[],
+        };
+        let count_of = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        let last: Option<i64> = sqlx::query_scalar(
+            "UPDATE executions SET write_no = write_no + 1, last_seq = last_seq + $5
+             WHERE id = $1 AND claim_no = $2 AND claimed_by = $3 AND write_no = $4 AND ended IS NULL RETURNING last_seq",
+        )
+        .bind(claim.id())
+        .bind(claim.no())
+        .bind(&self.shared.replica)
+        .bind(write_no)
+        .bind(count_of)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(last) = last else {
+            return refused(&mut tx, claim, write_no.saturating_add(1), tried, count_of).await;
+        };
+        journal(&mut tx, claim.id(), last - count_of, entries).await?;
+        match deed {
+            Deed::Commit(commit) => self.put(&mut tx, commit).await?,
+            Deed::Append(_, used) => use_up(&mut tx, used).await?,
+            Deed::Reserve(limits) => {
+                let mut sorted: Vec<&(Used, i64)> = limits.iter().collect();
+                sorted.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+                for (used, limit) in sorted {
+                    if take(&mut tx, used).await? > *limit {
+                        return Ok(Done::Exceeds(used.key.clone()));
+                    }
+                }
+            }
+        }
+        tx.commit().await?;
+        Ok(Done::Written(range(last, count_of)))
+    }
+
+    /// Puts an execution as it is now. One that rests or has ended is given back with that.
+    async fn put(&self, tx: &mut Transaction<'_, Postgres>, commit: &Commit) -> Result<(), sqlx::Error> {
+        let execution = &commit.execution;
+        let gives_back = matches!(execution.state, State::Queued | State::Waiting) || execution.state.is_terminal();
+        sqlx::query(
+            "UPDATE executions SET state = $2, record = $3, due = $4, asks = $5,
+                 ended = CASE WHEN $6 THEN to_timestamp($7) END,
+                 claimed_by = CASE WHEN $8 THEN NULL ELSE claimed_by END,
+                 lease_until = CASE WHEN $8 THEN NULL ELSE lease_until END
+             WHERE id = $1",
+        )
+        .bind(&execution.id)
+        .bind(execution.state.as_str())
+        .bind(execution.encode())
+        .bind(due(execution))
+        .bind(execution.asks())
+        .bind(execution.state.is_terminal())
+        .bind(execution.ended.unwrap_or_else(Timestamp::now).as_duration().as_secs_f64())
+        .bind(gives_back)
+        .execute(&mut **tx)
+        .await?;
+        let mut begun = 0;
+        for (begins, priority) in &commit.begins {
+            begun += i64::from(insert(tx, begins, *priority).await?);
+        }
+        use_up(tx, &commit.used).await?;
+        if execution.state.is_terminal() {
+            sqlx::query("DELETE FROM usage WHERE key = $1")
+                .bind(execution_key(&execution.id))
+                .execute(&mut **tx)
+                .await?;
+        }
+        if execution.state == State::Failed {
+            count(tx, "failed", 1, &execution.id).await?;
+        }
+        if begun > 0 {
+            count(tx, "total", begun, &execution.id).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`crate::store::Store::reopen`].
+    pub(in crate::store) async fn reopen(&self, execution: &Execution, entries: &[Entry]) -> Result<bool, Error> {
+        // Tried once: a second try could not tell its own first from somebody else's.
+        let reopened = self.until_done(Duration::ZERO, || self.try_reopen(execution, entries)).await?;
+        if let Some(seqs) = &reopened {
+            self.notify_entries(&execution.id, seqs.clone(), entries);
+            self.notify_work();
+        }
+        Ok(reopened.is_some())
+    }
+
+    async fn try_reopen(&self, execution: &Execution, entries: &[Entry]) -> Result<Option<Range<u64>>, sqlx::Error> {
+        let mut tx = self.pool().begin().await?;
+        let count_of = i64::try_from(entries.len()).unwrap_or(i64::MAX);
+        let last: Option<i64> = sqlx::query_scalar(
+            "UPDATE executions SET state = $2, record = $3, due = $4, asks = $5, ended = NULL, claim_no = claim_no + 1,
+                 claimed_by = NULL, lease_until = NULL, write_no = write_no + 1, last_seq = last_seq + $6
+             WHERE id = $1 AND ended IS NOT NULL RETURNING last_seq",
+        )
+        .bind(&execution.id)
+        .bind(execution.state.as_str())
+        .bind(execution.encode())
+        .bind(due(execution))
+        .bind(execution.asks())
+        .bind(count_of)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(last) = last else { return Ok(None) };
+        journal(&mut tx, &execution.id, last - count_of, entries).await?;
+        tx.commit().await?;
+        Ok(Some(range(last, count_of)))
+    }
+
+    /// As [`crate::store::Store::keep_definition`].
+    pub(in crate::store) async fn keep_definition(&self, hash: &str, file: &str, text: &str) -> Result<(), Error> {
+        let keep = || async {
+            sqlx::query("INSERT INTO definitions (hash, file, text) VALUES ($1, $2, $3) ON CONFLICT (hash) DO NOTHING")
+                .bind(hash)
+                .bind(file)
+                .bind(text)
+                .execute(&self.pool())
+                .await
+        };
+        self.until_done(PATIENCE, keep).await.map(drop)
+    }
+}
+
+/// Why a write under a claim found nothing to write to.
+async fn refused(
+    tx: &mut Transaction<'_, Postgres>,
+    claim: &Claim,
+    wanted: i64,
+    tried: bool,
+    count_of: i64,
+) -> Result<Done, sqlx::Error> {
+    let row = sqlx::query("SELECT claim_no, write_no, last_seq, ended IS NOT NULL FROM executions WHERE id = $1")
+        .bind(claim.id())
+        .fetch_optional(&mut **tx)
+        .await?;
+    let Some(row) = row else { return Ok(Done::Stale) };
+    let (claim_no, write_no, last): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if tried && claim_no == claim.no() && write_no == wanted {
+        // It was written, and its answer was lost.
+        return Ok(Done::Written(range(last, count_of)));
+    }
+    Ok(if row.try_get(3)? && claim_no == claim.no() { Done::Ended } else { Done::Stale })
+}
+
+fn range(last: i64, count_of: i64) -> Range<u64> {
+    let seq = |seq: i64| u64::try_from(seq).unwrap_or(0);
+    seq(last - count_of + 1)..seq(last + 1)
+}
+
+/// Milliseconds since the epoch of time before which an execution rests.
+fn due(execution: &Execution) -> i64 {
+    let rests = execution.due().filter(|_| execution.state == State::Waiting);
+    rests.map_or(0, Timestamp::as_millisecond)
+}
+
+/// Takes a key for an execution; what it was used for before, if that is still remembered.
+async fn take_key(
+    tx: &mut Transaction<'_, Postgres>,
+    execution: &Execution,
+    key: &Key,
+) -> Result<Option<Accepted>, sqlx::Error> {
+    let taken = sqlx::query(
+        "INSERT INTO keys (entry_point, key, body, execution, created) VALUES ($1, $2, $3, $4, clock_timestamp())
+         ON CONFLICT (entry_point, key) DO UPDATE
+         SET body = excluded.body, execution = excluded.execution, created = excluded.created
+         WHERE keys.created < clock_timestamp() - make_interval(secs => $5)",
+    )
+    .bind(&execution.entry_point)
+    .bind(&key.key)
+    .bind(key.body.as_slice())
+    .bind(&execution.id)
+    .bind(seconds(KEY_LIFETIME_SECONDS))
+    .execute(&mut **tx)
+    .await?;
+    if taken.rows_affected() > 0 {
+        return Ok(None);
+    }
+    let row = sqlx::query("SELECT body, execution FROM keys WHERE entry_point = $1 AND key = $2")
+        .bind(&execution.entry_point)
+        .bind(&key.key)
+        .fetch_one(&mut **tx)
+        .await?;
+    let (body, before): (Vec<u8>, String) = (row.try_get(0)?, row.try_get(1)?);
+    Ok(Some(if before == execution.id {
+        // Our own first try, whose answer was lost.
+        Accepted::New
+    } else if body == key.body {
+        Accepted::Again(before)
+    } else {
+        Accepted::Clash
+    }))
+}
+
+fn seconds(seconds: i64) -> f64 {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).as_secs_f64()
+}
+
+/// False if it is there already.
+async fn insert(tx: &mut Transaction<'_, Postgres>, execution: &Execution, priority: i32) -> Result<bool, sqlx::Error> {
+    let rank = execution.created.as_millisecond().saturating_sub(i64::from(priority).saturating_mul(LEVEL_MILLIS));
+    let inserted = sqlx::query(
+        "INSERT INTO executions (id, entry_point, state, record, rank, due, asks) VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(&execution.id)
+    .bind(&execution.entry_point)
+    .bind(execution.state.as_str())
+    .bind(execution.encode())
+    .bind(rank)
+    .bind(due(execution))
+    .bind(execution.asks())
+    .execute(&mut **tx)
+    .await?;
+    Ok(inserted.rows_affected() > 0)
+}
+
+async fn journal(
+    tx: &mut Transaction<'_, Postgres>,
+    id: &str,
+    last: i64,
+    entries: &[Entry],
+) -> Result<(), sqlx::Error> {
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
+    sqlx::query(
+        "INSERT INTO journal (execution, seq, entry)
+         SELECT $1, $2 + place, entry FROM unnest($3::bytea[]) WITH ORDINALITY AS fresh (entry, place)",
+    )
+    .bind(id)
+    .bind(last)
+    .bind(encoded)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn use_up(tx: &mut Transaction<'_, Postgres>, used: &[Used]) -> Result<(), sqlx::Error> {
+    // In one order everywhere, so that two writers never wait for one another.
+    let mut sorted: Vec<&Used> = used.iter().collect();
+    sorted.sort_by(|a, b| a.key.cmp(&b.key));
+    for used in sorted {
+        take(tx, used).await?;
+    }
+    Ok(())
+}
+
+/// Counts what is used; gives what is used by now, never less than nothing.
+async fn take(tx: &mut Transaction<'_, Postgres>, used: &Used) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
+        "INSERT INTO usage (key, amount) VALUES ($1, GREATEST($2, 0))
+         ON CONFLICT (key) DO UPDATE SET amount = GREATEST(usage.amount + $2, 0) RETURNING amount",
+    )
+    .bind(&used.key)
+    .bind(used.amount)
+    .fetch_one(&mut **tx)
+    .await
+}
+
+/// Counts in the part of a counter that an execution's id names.
+async fn count(tx: &mut Transaction<'_, Postgres>, name: &str, by: i64, id: &str) -> Result<(), sqlx::Error> {
+    let shard = id.bytes().last().unwrap_or(0) % SHARDS;
+    sqlx::query(
+        "INSERT INTO counters (name, shard, value) VALUES ($1, $2, $3)
+         ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value",
+    )
+    .bind(name)
+    .bind(i32::from(shard))
+    .bind(by)
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Whether an entry says that the execution's state has changed.
+pub(super) fn is_state(entry: &Entry) -> bool {
+    matches!(entry.what, What::State { .. })
+}
