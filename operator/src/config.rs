@@ -21,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Ask the operator of this container whether it is alive; for the image's HEALTHCHECK.
     Healthcheck,
+    /// Make a runtime, pause it, resume it and delete it, with the operator that is installed; for `helm test`.
+    Selftest(crate::selftest::SelfTest),
 }
 
 /// The settings.

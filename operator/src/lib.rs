@@ -13,6 +13,7 @@ pub mod lease;
 mod merged;
 pub mod observe;
 pub mod plan;
+pub mod selftest;
 pub mod telemetry;
 mod watches;
 
@@ -44,6 +45,9 @@ pub enum Error {
     /// Another replica holds the lease now.
     #[error("the lease was lost: another replica leads now, and this one starts over")]
     LeaseLost,
+    /// The self-test fails.
+    #[error(transparent)]
+    SelfTest(#[from] selftest::Error),
 }
 
 /// Serves health and metrics at once, waits for the CRD and the lease, then reconciles until `stop`.
@@ -62,6 +66,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
         tracing::warn!(%error, "the health server ended badly");
     }
     outcome
+}
+
+/// Walks a runtime of its own through its states, with the operator that is installed.
+///
+/// # Errors
+/// There is no cluster, or a step fails.
+pub async fn self_test(namespace: &str, test: &selftest::SelfTest) -> Result<(), Error> {
+    let client = Client::try_from(kube::Config::infer().await?)?;
+    selftest::run(client, namespace, test).await.map_err(Error::from)
 }
 
 async fn lead(

@@ -3,22 +3,31 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use operator::config::{Cli, Command};
+use operator::config::{Cli, Command, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let Cli { config, command } = Cli::parse();
-    if let Some(Command::Healthcheck) = command {
-        return match lifecycle::probe::check(config.listen.port(), "/healthz") {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("not alive: {error}");
-                ExitCode::FAILURE
-            }
-        };
+    match command {
+        None => serve(config).await,
+        Some(Command::Healthcheck) => told("not alive", lifecycle::probe::check(config.listen.port(), "/healthz")),
+        Some(Command::Selftest(test)) => told("failed", operator::self_test(&config.namespace, &test).await),
     }
+}
+
+fn told<E: std::fmt::Display>(failure: &str, outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{failure}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> ExitCode {
     tracing_subscriber::fmt()
         .json()
         .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))

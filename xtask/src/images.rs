@@ -15,9 +15,9 @@ const MAX_BYTES: u64 = 30 * 1000 * 1000;
 
 /// An image of the Dockerfile, or of the tests.
 #[derive(Clone, Copy, Debug)]
-struct Recipe {
+pub(crate) struct Recipe {
     /// The image's name, and its stage in the file.
-    name: &'static str,
+    pub(crate) name: &'static str,
     stage: &'static str,
     file: &'static str,
     package: &'static str,
@@ -75,26 +75,42 @@ pub(crate) fn load(cluster: &Cluster) -> anyhow::Result<Images> {
     Ok(images)
 }
 
-fn build() -> anyhow::Result<Vec<PathBuf>> {
+/// The flag of a static binary.
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
+
+/// The images that are published.
+pub(crate) fn published() -> impl Iterator<Item = Recipe> {
+    RECIPES.into_iter().filter(|recipe| recipe.file == "Dockerfile")
+}
+
+/// Builds the binaries of the images.
+pub(crate) fn build() -> anyhow::Result<Vec<PathBuf>> {
+    build_in(&workspace::target(), STATIC)
+}
+
+/// Builds them in a folder, with these flags.
+pub(crate) fn build_in(folder: &Path, flags: &str) -> anyhow::Result<Vec<PathBuf>> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     eprintln!("building the release binaries; the first time takes some minutes");
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--target", &target]);
+    cargo.args(["build", "--release", "--target", &target]).arg("--target-dir").arg(folder);
     for recipe in RECIPES {
         cargo.args(["--package", recipe.package]);
     }
     // With a target, the flag is for the product alone: build scripts and macros cannot be static.
-    workspace::run(cargo.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    let folder = workspace::target().join(target).join("release");
+    workspace::run(cargo.env("RUSTFLAGS", flags))?;
+    let folder = folder.join(target).join("release");
     Ok(RECIPES.iter().map(|recipe| folder.join(recipe.binary)).collect())
 }
 
 /// Packs one image from binaries in `dist`, which stand in for the stage that builds them.
-fn pack(recipe: &Recipe, name: &str, dist: &Path) -> anyhow::Result<String> {
+pub(crate) fn pack(recipe: &Recipe, name: &str, dist: &Path) -> anyhow::Result<String> {
     let context = format!("build={}", dist.display());
     let mut tool = if Command::new("buildah").arg("--version").output().is_ok() {
         let mut buildah = workspace::command("buildah");
         buildah.args(["--storage-driver", "vfs", "bud", "--quiet", "--isolation", "chroot", "--format", "docker"]);
+        // The time of the build would be part of the image, and of its digest.
+        buildah.args(["--timestamp", "0"]);
         buildah
     } else {
         let mut docker = workspace::command("docker");
@@ -107,7 +123,7 @@ fn pack(recipe: &Recipe, name: &str, dist: &Path) -> anyhow::Result<String> {
 }
 
 /// The cluster has it now; in the builder's own store each change would leave one more.
-fn forget(name: &str) {
+pub(crate) fn forget(name: &str) {
     let removed = Command::new("buildah").args(["--storage-driver", "vfs", "rmi", "--force", name]).output();
     if !removed.is_ok_and(|output| output.status.success()) {
         eprintln!("{name} stays in the image store of this machine");

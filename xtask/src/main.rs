@@ -5,10 +5,14 @@ mod bench;
 mod cluster;
 mod crd;
 mod demo;
+mod dist;
 mod fuzz;
+mod gate;
 mod images;
 mod progress;
 mod release;
+mod reproduce;
+mod sbom;
 mod test;
 mod workspace;
 
@@ -42,6 +46,12 @@ enum Task {
     Bench(bench::Task),
     /// Write the generated YAML of the custom resources
     Crd(crd::Crd),
+    /// Write the plain manifests, rendered from the chart
+    Dist(dist::Dist),
+    /// Write what the binaries are made of: an SBOM of each and a list of licences, into dist/sbom
+    Sbom,
+    /// Pack each image twice and compare the digests; with --compile, build the binaries twice too
+    Reproduce(reproduce::Reproduce),
     /// Build the images, load them into the cluster that is up and install the chart
     Install,
 }
@@ -62,6 +72,9 @@ fn main() -> ExitCode {
         Task::Fuzz(task) => fuzz::run(&task),
         Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),
+        Task::Dist(task) => dist::run(&task),
+        Task::Sbom => sbom::run(),
+        Task::Reproduce(task) => reproduce::run(&task),
         Task::Install => install(),
     };
     result.unwrap_or_else(|error| {

@@ -20,6 +20,9 @@ pub(crate) struct Test {
     /// Leave out the measurement of coverage, which builds everything once more
     #[arg(long)]
     no_coverage: bool,
+    /// Run what takes too long for every change too: the binaries are built twice from nothing and compared
+    #[arg(long)]
+    all: bool,
 }
 
 /// What has been counted so far.
@@ -44,6 +47,12 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     tally
         .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
     tally.step("benchmarks, once and short", workspace::cargo().args(["xtask", "bench", "runtime", "--check"]));
+    for engine in ["argocd", "flux"] {
+        let mut go = workspace::command("go");
+        // Nothing is to depend on where the checkout has its history.
+        go.current_dir(workspace::root().join("tests/gitops").join(engine)).env("GOFLAGS", "-buildvcs=false");
+        tally.step(&format!("the engine of {engine} on recorded states"), go.args(["test", "./..."]));
+    }
     tally.licences();
     if task.no_coverage {
         tally.skip("coverage", "--no-coverage");
@@ -55,6 +64,15 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     } else if let Err(error) = tally.cluster() {
         eprintln!("the cluster: {error:#}");
         tally.failed += 1;
+    }
+    if task.all {
+        tally.step("reproducible binaries and images", workspace::cargo().args(["xtask", "reproduce", "--compile"]));
+        match tool("mdbook", "0.5.4") {
+            Ok(()) => drop(tally.step("the book", workspace::command("mdbook").arg("build"))),
+            Err(error) => tally.skip("the book", &format!("{error:#}")),
+        }
+    } else {
+        tally.skip("reproducible binaries, and the book", "only with --all");
     }
     for skipped in &tally.skipped {
         println!("skipped: {skipped}");
@@ -158,6 +176,7 @@ impl Tally {
             cluster.helm().current_dir(workspace::root()).args(["lint", "charts/agentruntime-operator"]),
         );
         let images = images::load(&cluster)?;
+        self.step("reproducible images", workspace::cargo().args(["xtask", "reproduce"]));
         release::install(&cluster, &images)?;
         self.step("the plugin that they run", workspace::cargo().args(["build", "--package", "cli"]));
         let mut tests = workspace::cargo();

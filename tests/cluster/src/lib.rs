@@ -31,3 +31,4 @@ pub use error::Error;
 pub use place::DIR_VARIABLE;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
+pub use toolchain::{helm, kubeconform, kustomize_controller, source_of};

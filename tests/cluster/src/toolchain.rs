@@ -33,6 +33,51 @@ pub(crate) enum Program {
     Helm,
     Pause,
     Kind,
+    Kubeconform,
+    KustomizeController,
+}
+
+/// Helm, built from its pinned module if it is not in the cache.
+///
+/// # Errors
+/// It cannot be built: Go is missing, or the module cannot be fetched.
+pub fn helm(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::Helm, progress)
+}
+
+/// kubeconform, which holds manifests against the schemas of their kinds; built as [`helm`] is.
+///
+/// # Errors
+/// As [`helm`].
+pub fn kubeconform(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::Kubeconform, progress)
+}
+
+/// The kustomize-controller of Flux; built as [`helm`] is.
+///
+/// # Errors
+/// As [`helm`].
+pub fn kustomize_controller(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::KustomizeController, progress)
+}
+
+fn built(program: Program, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    let toolchain = Toolchain::find()?;
+    toolchain.ensure(&[program], progress)?;
+    toolchain.path(program)
+}
+
+/// The source of a module that one of the pinned modules asks for, such as `k8s.io/kubernetes` of `kubernetes`.
+///
+/// # Errors
+/// Go is missing, or the module cannot be fetched.
+pub fn source_of(pinned: &str, module: &str) -> Result<PathBuf, Error> {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/modules")).join(pinned);
+    let mut fetch = Command::new("go");
+    fetch.current_dir(&folder).args(["mod", "download", "-json", module]);
+    let answer = tool::run(&mut fetch, &format!("fetching the module {module}"))?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).map_err(Error::json("go mod download"))?;
+    Ok(PathBuf::from(answer.get("Dir").and_then(serde_json::Value::as_str).unwrap_or_default()))
 }
 
 impl Program {
@@ -66,6 +111,8 @@ impl Program {
             Self::Helm => "helm",
             Self::Pause => "pause",
             Self::Kind => "kind",
+            Self::Kubeconform => "kubeconform",
+            Self::KustomizeController => "kustomize-controller",
         }
     }
 
@@ -77,7 +124,13 @@ impl Program {
             | Self::Kubelet
             | Self::KubeProxy
             | Self::Kubectl => "kubernetes",
-            Self::Etcd | Self::CoreDns | Self::Helm | Self::Pause | Self::Kind => self.name(),
+            Self::Etcd
+            | Self::CoreDns
+            | Self::Helm
+            | Self::Pause
+            | Self::Kind
+            | Self::Kubeconform
+            | Self::KustomizeController => self.name(),
         }
     }
 
@@ -94,6 +147,8 @@ impl Program {
             Self::Helm => "helm.sh/helm/v4/cmd/helm".to_owned(),
             Self::Pause => ".".to_owned(),
             Self::Kind => "sigs.k8s.io/kind".to_owned(),
+            Self::Kubeconform => "github.com/yannh/kubeconform/cmd/kubeconform".to_owned(),
+            Self::KustomizeController => "github.com/fluxcd/kustomize-controller".to_owned(),
         }
     }
 
@@ -213,7 +268,8 @@ mod tests {
     #[test]
     fn every_program_has_its_pins() {
         let toolchain = Toolchain { cache: PathBuf::from("/cache") };
-        for program in Program::HOST.into_iter().chain([Program::Kind]) {
+        let others = [Program::Kind, Program::Kubeconform, Program::KustomizeController];
+        for program in Program::HOST.into_iter().chain(others) {
             let path = toolchain.path(program).unwrap();
             assert!(path.ends_with(program.name()), "{path:?}");
             assert!(path.parent().unwrap().to_string_lossy().starts_with(&format!("/cache/{}-", program.module())));

@@ -1,0 +1,17 @@
+//! The chart as Helm renders it, without a cluster. The first run builds Helm and kubeconform from their pinned modules.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod alerts;
+mod chart;
+mod conformance;
+mod lint;
+mod schemas;
+mod templates;
+mod values;

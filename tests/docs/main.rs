@@ -1,0 +1,120 @@
+//! The documents: every link leads somewhere, every page is in the book, and what is named exists.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root().join(name)).into();
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|end| end == "md") {
+            pages.push(path);
+        }
+    }
+    pages
+}
+
+/// The text without its blocks of code and its code in line, in which brackets mean something else.
+fn prose(text: &str) -> String {
+    let mut prose = String::new();
+    let mut fenced = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced && !line.starts_with("    ") {
+            prose.extend(line.split('`').step_by(2));
+            prose.push('\n');
+        }
+    }
+    prose
+}
+
+/// The targets of links in Markdown.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.map(str::to_owned).collect()
+}
+
+/// The anchors of a page, as GitHub and mdBook make them from its headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let kept = line.trim_start_matches('#').trim().to_lowercase();
+        kept.chars()
+            .filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-' || *c == '_')
+            .collect::<String>()
+            .replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_to_a_heading_in_it() {
+    let mut count = 0;
+    for page in pages() {
+        for link in links(&prose(&read(&page))) {
+            if link.starts_with("http://") || link.starts_with("https://") {
+                continue;
+            }
+            let (file, anchor) =
+                link.split_once('#').map_or((link.as_str(), None), |(file, anchor)| (file, Some(anchor)));
+            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+            if let Some(anchor) = anchor {
+                assert!(anchors(&read(&target)).contains(anchor), "{}: {link} has no such heading", page.display());
+            }
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count} links were followed");
+}
+
+#[test]
+fn a_link_to_nowhere_is_found() {
+    assert_eq!(links(&prose("a [b](c.md#d) `[e](f)`\n```\n[g](h)\n```\n")), ["c.md#d"]);
+    assert!(anchors("## What `auth: none` means\n").contains("what-auth-none-means"));
+    assert!(anchors("# A, b\n").contains("a-b"));
+}
+
+#[test]
+fn every_page_is_in_the_book_once() {
+    let summary = root().join("docs/SUMMARY.md");
+    let mut listed = links(&read(&summary));
+    let all = listed.len();
+    listed.sort();
+    listed.dedup();
+    assert_eq!(listed.len(), all, "each page once");
+    let mut there: Vec<String> = pages()
+        .iter()
+        .filter(|page| page.parent() == summary.parent() && **page != summary)
+        .map(|page| page.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    there.sort();
+    assert_eq!(listed, there);
+}
+
+#[test]
+fn every_path_in_the_map_of_the_code_exists() {
+    let text = read(&root().join("docs/CODE_MAP.md"));
+    let mut count = 0;
+    for path in text.split('`').skip(1).step_by(2).filter(|word| word.contains('/') && !word.contains([' ', '*'])) {
+        if path == "./..." {
+            continue;
+        }
+        let there = root().join(path).exists() || root().join(format!("{path}.rs")).exists();
+        // A rule's neighbour is named without its folder.
+        assert!(there || root().join("agent-runtime/src").join(path).exists(), "{path}");
+        count += 1;
+    }
+    assert!(count > 20, "{count} paths");
+}
