@@ -10,12 +10,15 @@
 
 mod boot;
 mod disruption;
+mod chart;
+mod flux;
 mod freeze;
 mod holds;
 mod hooks;
 mod input;
 mod lifecycle;
 mod plugin;
+mod quickstart;
 mod removal;
 mod rollout;
 mod scale;

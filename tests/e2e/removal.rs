@@ -30,20 +30,20 @@ fn a_namespace_with_runtimes_in_every_state_goes_away() {
 }
 
 /// The values that the release was installed with, as arguments for another installation.
-fn tags() -> [String; 2] {
+pub(crate) fn tags() -> [String; 2] {
     let values = helm(&["--namespace", SYSTEM, "get", "values", RELEASE, "--output", "json"]).unwrap();
     let values: Value = serde_json::from_str(&values).unwrap();
     ["image", "runtimeImage"].map(|image| format!("--set={image}.tag={}", values[image]["tag"].as_str().unwrap()))
 }
 
-fn install(tags: &[String; 2], more: &[&str]) -> Result<String, String> {
+pub(crate) fn install(tags: &[String; 2], more: &[&str]) -> Result<String, String> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/agentruntime-operator");
     let mut arguments = vec!["--namespace", SYSTEM, "upgrade", "--install", RELEASE, chart, &tags[0], &tags[1]];
     arguments.extend_from_slice(more);
     helm(&arguments)
 }
 
-const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
+pub(crate) const WAIT: [&str; 3] = ["--wait", "--timeout", "120s"];
 
 #[test]
 fn a_value_that_the_chart_does_not_know_is_refused() {
