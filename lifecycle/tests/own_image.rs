@@ -1,0 +1,92 @@
+//! The example of an image of one's own keeps every promise of the contract, also over a crash.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lifecycle::client::Client;
+use lifecycle::{State, Verb, conformance, wire};
+
+const CALL: Duration = Duration::from_secs(5);
+
+struct Agent {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn start(data: &Path, managed: bool) -> Agent {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/images/python/agent.py");
+    let mut python = Command::new("python3");
+    python.arg(file).env("HIVE_DATA_DIR", data).env("HIVE_LIFECYCLE_PORT", "0").stdout(Stdio::piped());
+    if managed {
+        python.env("HIVE_RUNTIME_UID", "runtime").env("HIVE_POD_UID", "pod").env("HIVE_BOOT_HOLD_SECONDS", "600");
+    }
+    let mut process = python.spawn().unwrap_or_else(|error| panic!("python3 is needed: {error}"));
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().trim_start_matches("http://").parse().unwrap();
+    Agent { process, address }
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[tokio::test]
+async fn the_python_example_keeps_every_promise() {
+    let agent = start(&folder("conformance"), false);
+    let client = Client::new(Duration::from_secs(2));
+    let checks = conformance::run(&client, agent.address, Duration::from_secs(20), |_| {}).await;
+    let broken: Vec<String> =
+        checks.iter().filter_map(|c| c.outcome.as_ref().err().map(|why| format!("{}: {why}", c.promise))).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert!(checks.len() > 15);
+}
+
+#[tokio::test]
+async fn a_pause_of_the_python_example_outlives_kill_9_and_a_new_process_waits_for_the_operator() {
+    let data = folder("crash");
+    let client = Client::new(Duration::from_secs(2));
+    let status = async |agent: &Agent| client.status(agent.address, None, CALL).await.unwrap();
+    let command = |epoch| wire::Command {
+        epoch: Some(epoch),
+        runtime_uid: Some("runtime".to_owned()),
+        pod_uid: Some("pod".to_owned()),
+        ..wire::Command::default()
+    };
+    let agent = start(&data, true);
+    assert_eq!(status(&agent).await.state, State::Paused, "managed, and nothing says that it may run");
+    client.send(agent.address, Verb::Resume, &command(3), CALL).await.unwrap();
+    assert_eq!(status(&agent).await.state, State::Running);
+    client.send(agent.address, Verb::Pause, &command(4), CALL).await.unwrap();
+    drop(agent);
+    let agent = start(&data, true);
+    let now = status(&agent).await;
+    assert_eq!((now.state, now.epoch, now.in_flight), (State::Paused, 4, Some(0)));
+    client.send(agent.address, Verb::Resume, &command(5), CALL).await.unwrap();
+    drop(agent);
+    let agent = start(&data, true);
+    let now = status(&agent).await;
+    assert!(now.awaiting_confirmation && now.in_flight == Some(0), "it runs when the operator says so again: {now:?}");
+}
+
+#[test]
+fn the_example_is_short() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/images/python/agent.py"));
+    let code = text.unwrap().lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(code <= 120, "{code} lines");
+}
