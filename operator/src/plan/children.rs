@@ -72,7 +72,7 @@ pub(super) fn plan(
     children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
     children.push(disruption_budget(runtime, protection));
     children.push(network_policy(runtime, settings, &template));
-    let deployment = deployment(runtime, policy, replicas, template, &hash);
+    let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &hash);
     let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
     if !waits && (differs(seen, &deployment) || strategy_must_change(seen, policy, replicas)) {
         apply.push(deployment);
@@ -82,6 +82,20 @@ pub(super) fn plan(
     }
     let delete = unused(seen, &children);
     Wanted { apply, delete, replicas, fault, withheld }
+}
+
+/// The number of pods and the Deployment that says so. A stop that takes the pods away is not taken back by a
+/// picture from before: the watch may still show the Deployment of then, and a pod that was started anew since.
+fn pods_wanted(seen: &Observed, policy: &Policy, replicas: i32, template: Value, hash: &str) -> (i32, Child) {
+    let runtime = seen.runtime.as_ref();
+    if policy.desired == Desired::Stopped && replicas > 0 {
+        let none = deployment(runtime, policy, 0, template.clone(), hash);
+        let applied = seen.children.get(&none.key).filter(|facts| !facts.shown);
+        if applied.is_some_and(|facts| facts.hash.as_deref() == Some(none.hash.as_str())) {
+            return (0, none);
+        }
+    }
+    (replicas, deployment(runtime, policy, replicas, template, hash))
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away

@@ -677,6 +677,26 @@ fn without_signing_the_file_names_no_key_and_nothing_is_signed() {
 }
 
 #[test]
+fn a_stop_that_takes_pods_away_is_not_taken_back_by_a_picture_from_before() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.ask(DesiredState::Stopped);
+    let applies = |plan: &Plan| plan.apply.iter().any(|child| child.key.kind == ChildKind::Deployment);
+    let mut before = world.clone();
+    while !applies(&world.step()) {
+        before = world.clone();
+    }
+    // The watch shows the Deployment and the pod of then; the pod was started anew, and has said nothing yet.
+    before.children = world.children.clone();
+    before.children.values_mut().for_each(|facts| facts.shown = false);
+    before.contacts.clear();
+    assert!(!applies(&before.plan()));
+    // A Deployment that is shown as it was applied, with the pods of then, is another's doing.
+    before.children.values_mut().for_each(|facts| facts.shown = true);
+    assert!(applies(&before.plan()));
+}
+
+#[test]
 fn a_stop_takes_the_pods_away_only_when_they_have_stopped() {
     let mut world = World::new(DesiredState::Running, 1);
     world.settle(20);
