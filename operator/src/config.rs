@@ -72,6 +72,17 @@ pub struct Config {
     #[arg(long, env = "KEY_ROTATION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub key_rotation_days: u16,
 
+    /// Seconds of silence after which a connection to the API server counts as dead. Watches hear something every
+    /// minute, so less than that has them begun again for nothing.
+    #[arg(long, env = "API_SILENCE_SECONDS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(2..=600))]
+    pub api_silence_seconds: u16,
+
+    /// Push to pods at loopback addresses, which whoever writes a pod's status could otherwise use to have the
+    /// operator call itself. For tests that simulate pods: a release build knows no such flag.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "ALLOW_LOOPBACK_PODS", hide = true)]
+    pub allow_loopback_pods: bool,
+
     /// Which log lines are written, as a tracing filter.
     #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn")]
     pub log: String,
@@ -89,6 +100,21 @@ impl Config {
     #[must_use]
     pub fn lease(&self) -> Duration {
         Duration::from_secs(u64::from(self.lease_seconds))
+    }
+
+    /// How long a connection to the API server may be silent. A half-open one would hold up a list for ever.
+    #[must_use]
+    pub fn api_silence(&self) -> Duration {
+        Duration::from_secs(u64::from(self.api_silence_seconds))
+    }
+
+    /// Whether pods may have loopback addresses; never in a release build.
+    #[must_use]
+    pub fn loopback_pods(&self) -> bool {
+        #[cfg(debug_assertions)]
+        return self.allow_loopback_pods;
+        #[cfg(not(debug_assertions))]
+        return false;
     }
 
     /// How old the key that signs commands may become.

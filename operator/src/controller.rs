@@ -103,7 +103,7 @@ pub async fn run(
         key_secret: KeySecret::new(client.clone(), &config.namespace),
         key_age: config.key_age(),
         settings: Settings { runtime_image: config.runtime_image.clone(), namespace: config.namespace.clone() },
-        watches: Watches::default(),
+        watches: Watches::new(config.loopback_pods()),
         memories: Mutex::default(),
         telemetry,
         fleet: Fleet::default(),

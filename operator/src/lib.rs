@@ -56,7 +56,8 @@ pub enum Error {
 /// See [`Error`].
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let config = config.cleaned();
-    let kube_config = kube::Config::infer().await?;
+    let mut kube_config = kube::Config::infer().await?;
+    kube_config.read_timeout = Some(config.api_silence());
     let client = Client::try_from(kube_config)?;
     let telemetry = Arc::new(Telemetry::default());
     let server = health::serve(config.listen, Arc::clone(&telemetry), stop.clone()).await?;

@@ -32,6 +32,8 @@ const PAGE: u32 = 50;
 /// What the watches of pods and children have shown.
 #[derive(Default)]
 pub(crate) struct Watches {
+    /// Pods may have loopback addresses, as simulated ones do.
+    loopback_pods: bool,
     pods: Index<SlimPod>,
     deployments: Index<Deployment>,
     config_maps: Index<ConfigMap>,
@@ -43,6 +45,11 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
+    /// Nothing has been shown yet.
+    pub(crate) fn new(loopback_pods: bool) -> Self {
+        Self { loopback_pods, ..Self::default() }
+    }
+
     /// Follows every kind for as long as somebody listens for whose objects changed. `gone` gets the UID of each
     /// pod that is deleted.
     pub(crate) async fn follow(
@@ -87,7 +94,7 @@ impl Watches {
     /// Its pods, terminating ones too.
     pub(crate) fn pods(&self, owner: &Owner) -> Vec<PodFacts> {
         let deployment = deployment_name(&owner.name);
-        self.pods.of(owner).iter().map(|pod| pod.facts(&deployment)).collect()
+        self.pods.of(owner).iter().map(|pod| pod.facts(&deployment, self.loopback_pods)).collect()
     }
 
     /// Its boot ConfigMap.

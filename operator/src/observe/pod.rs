@@ -118,13 +118,14 @@ impl SlimPod {
         self.metadata.annotations = None;
     }
 
-    /// The facts that a plan reads. `deployment` is the child that the pod must descend from.
+    /// The facts that a plan reads. `deployment` is the child that the pod must descend from; `loopback` lets it
+    /// have a loopback address, as simulated pods do.
     #[must_use]
-    pub fn facts(&self, deployment: &str) -> PodFacts {
+    pub fn facts(&self, deployment: &str, loopback: bool) -> PodFacts {
         let agent = self.status.container_statuses.iter().find(|c| c.name == AGENT_CONTAINER);
         let running = agent.and_then(|c| c.state.running.as_ref());
         let waiting = agent.and_then(|c| c.state.waiting.as_ref());
-        let unsafe_target = self.unsafe_target(deployment);
+        let unsafe_target = self.unsafe_target(deployment, loopback);
         let address = self.status.pod_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok());
         PodFacts {
             name: self.metadata.name.clone().unwrap_or_default(),
@@ -142,14 +143,14 @@ impl SlimPod {
 
     /// Why the operator must not push to this pod. Whoever may create pods could otherwise
     /// have the operator call any address.
-    fn unsafe_target(&self, deployment: &str) -> Option<String> {
+    fn unsafe_target(&self, deployment: &str, loopback: bool) -> Option<String> {
         if self.spec.host_network {
             return Some("it uses the node's network: remove hostNetwork from spec.template".to_owned());
         }
         if self.status.pod_ip.is_some() && self.status.pod_ip == self.status.host_ip {
             return Some("its address is the node's".to_owned());
         }
-        if let Some(why) = self.status.pod_ip.as_deref().and_then(foreign_address) {
+        if let Some(why) = self.status.pod_ip.as_deref().and_then(|ip| foreign_address(ip, loopback)) {
             return Some(why);
         }
         let hash = self.metadata.labels.as_ref().and_then(|l| l.get("pod-template-hash"));
@@ -164,9 +165,10 @@ impl SlimPod {
 
 /// Why an address cannot be a pod's own. A pod network never gives these out, so whoever wrote one into a
 /// pod's status wants the operator to call something else, such as a node's metadata service.
-fn foreign_address(text: &str) -> Option<String> {
+fn foreign_address(text: &str, loopback: bool) -> Option<String> {
     let Ok(address) = text.parse::<IpAddr>() else { return Some(format!("{text:?} is no address")) };
     let kind = match address.to_canonical() {
+        ip if ip.is_loopback() && loopback => return None,
         ip if ip.is_loopback() => "a loopback",
         ip if ip.is_unspecified() => "an unspecified",
         ip if ip.is_multicast() => "a multicast",

@@ -19,7 +19,7 @@ fn pod(change: &Value) -> PodFacts {
         "status": { "phase": "Running", "podIP": "10.244.0.7", "hostIP": "192.0.2.1" },
     });
     merge(&mut pod, change);
-    serde_json::from_value::<SlimPod>(pod).unwrap().facts("demo")
+    serde_json::from_value::<SlimPod>(pod).unwrap().facts("demo", false)
 }
 
 fn merge(base: &mut Value, over: &Value) {
@@ -96,4 +96,19 @@ fn an_address_that_no_pod_network_gives_out_is_never_called() {
     ] {
         refused(&json!({ "status": { "podIP": address } }), kind);
     }
+}
+
+#[test]
+fn a_loopback_address_is_called_where_simulated_pods_are_let_in_and_no_other_is_for_that() {
+    let at = |address: &str| {
+        let pod = json!({
+            "metadata": { "name": "demo-abc-1", "uid": "u", "labels": { "pod-template-hash": "abc" },
+                "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "demo-abc", "uid": "rs-1",
+                    "controller": true }] },
+            "status": { "podIP": address, "hostIP": "10.0.0.1" },
+        });
+        serde_json::from_value::<SlimPod>(pod).unwrap().facts("demo", true).address
+    };
+    assert!(at("127.8.8.8").is_some());
+    assert_eq!((at("169.254.169.254"), at("0.0.0.0"), at("10.0.0.1")), (None, None, None));
 }
