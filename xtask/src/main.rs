@@ -5,7 +5,11 @@ mod bench;
 mod cluster;
 mod crd;
 mod demo;
+<<<<<<< HEAD
 mod dist;
+=======
+mod faults;
+>>>>>>> 21ce24e (The operator is run under every fault at every request, watch event and call to a pod, against a real API server)
 mod fuzz;
 mod gate;
 mod images;
@@ -39,6 +43,8 @@ enum Task {
     Demo(demo::Demo),
     /// Run everything that a change must pass
     Test(test::Test),
+    /// Run the operator under every fault at every place, against an API server of its own
+    Faults(faults::Faults),
     /// Give every parser of the runtime changed seeds, for a minute each
     Fuzz(fuzz::Fuzz),
     /// Measure the product
@@ -69,6 +75,7 @@ fn main() -> ExitCode {
         Task::Cluster(task) => cluster::run(task),
         Task::Demo(task) => demo::run(&task),
         Task::Test(task) => test::run(&task),
+        Task::Faults(task) => faults::run(&task),
         Task::Fuzz(task) => fuzz::run(&task),
         Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),

@@ -10,7 +10,7 @@ use clap::Args;
 use cluster::{Cluster, Target};
 
 use crate::progress::Terminal;
-use crate::{images, release, workspace};
+use crate::{faults, images, release, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Test {
@@ -46,6 +46,7 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     }
     tally
         .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
+    tally.faults(task.no_cluster);
     tally.step("benchmarks, once and short", workspace::cargo().args(["xtask", "bench", "runtime", "--check"]));
     for engine in ["argocd", "flux"] {
         let mut go = workspace::command("go");
@@ -120,6 +121,20 @@ impl Tally {
         self.passed += passed;
         self.failed += failed;
         println!("== {name}: {passed} passed, {failed} failed in {:.0} s", begun.elapsed().as_secs_f32());
+    }
+
+    /// The operator under faults, for as long as HIVE_FAULTS_SECONDS says. Its API server needs neither root nor a
+    /// cluster, but is built from source once.
+    fn faults(&mut self, no_cluster: bool) {
+        if no_cluster && !cluster::control_plane_is_built() {
+            self.skip("faults", "--no-cluster, and no API server has been built yet");
+            return;
+        }
+        let mut program = workspace::cargo();
+        program.args(["build", "--workspace", "--bin", "agentruntime-operator"]);
+        if self.step("the operator's program", &mut program) {
+            self.tests("the operator under faults", &mut faults::tests());
+        }
     }
 
     fn licences(&mut self) {

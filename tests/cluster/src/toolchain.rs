@@ -225,6 +225,29 @@ impl Toolchain {
     }
 }
 
+/// The programs of a control plane, for tests that need an API server and no nodes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ControlPlane {
+    /// etcd.
+    pub etcd: PathBuf,
+    /// kube-apiserver.
+    pub api_server: PathBuf,
+}
+
+/// Whether the programs of a control plane are in the cache, so that nothing has to be built.
+pub fn control_plane_is_built() -> bool {
+    let missing = Toolchain::find().and_then(|toolchain| toolchain.missing(&[Program::KubeApiserver, Program::Etcd]));
+    missing.is_ok_and(|missing| missing.is_empty())
+}
+
+/// Builds the programs of a control plane if they are not in the cache. Needs Go for that, and no root.
+pub fn control_plane(progress: &dyn Progress) -> Result<ControlPlane, Error> {
+    let toolchain = Toolchain::find()?;
+    toolchain.ensure(&[Program::KubeApiserver, Program::Etcd], progress)?;
+    Ok(ControlPlane { etcd: toolchain.path(Program::Etcd)?, api_server: toolchain.path(Program::KubeApiserver)? })
+}
+
 /// What pins a module: its go.sum, or the source itself when it depends on nothing.
 fn pins(module: &Path) -> Result<Vec<u8>, Error> {
     let sums = module.join("go.sum");

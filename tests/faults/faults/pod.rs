@@ -1,0 +1,483 @@
+//! A simulated pod: the real state machine, fence and signatures behind the real wire, on an address of its own.
+//!
+//! It always has work: while its gate is open, one execution follows the other.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use lifecycle::fence::{self, Record};
+use lifecycle::machine::{Decision, Event, GateMode, Phase};
+use lifecycle::signature::{Expected, Rejected, verify};
+use lifecycle::wire::{Command, Problem, Status};
+use lifecycle::{BootFile, Desired, Keys, Machine, State, Verb};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::fault::{Fault, Layer};
+use crate::plant::Note;
+use crate::world::World;
+
+/// Where every pod listens, each on its own address.
+pub(crate) const PORT: u16 = 28_080;
+/// How long an execution takes.
+const WORK: Duration = Duration::from_millis(12);
+/// How long a partition, a wrong clock and a slow answer last.
+const WHILE: Duration = Duration::from_millis(500);
+/// As the spec's bootHoldSeconds.
+const BOOT_HOLD: Duration = Duration::from_secs(4);
+
+static ADDRESSES: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+    pub(crate) hash: String,
+    pub(crate) address: IpAddr,
+    runtime_uid: String,
+    world: Arc<World>,
+    core: Mutex<Core>,
+    /// Moves with each change.
+    changed: watch::Sender<u64>,
+    /// The number of the process that runs; 0 when none ever will again.
+    process: watch::Sender<u32>,
+}
+
+struct Core {
+    machine: Machine,
+    record: Option<Record>,
+    keys: Option<Keys>,
+    mount: Option<BootFile>,
+    executing: u32,
+    begun: Instant,
+    /// By how many seconds the clock is wrong.
+    clock: i64,
+}
+
+/// A free loopback address.
+pub(crate) fn address() -> IpAddr {
+    let number = ADDRESSES.fetch_add(1, Ordering::Relaxed) + 1;
+    let [_, a, b, c] = number.to_be_bytes();
+    // 127.64 and up: what else listens on loopback is on 127.0.
+    IpAddr::V4(Ipv4Addr::new(127, 64 + (a % 128), b, c))
+}
+
+impl Pod {
+    /// Starts the first process. The mount is what the boot ConfigMap holds now.
+    pub(crate) async fn start(
+        world: &Arc<World>,
+        (name, uid, hash): (String, String, String),
+        address: IpAddr,
+        runtime_uid: String,
+        mount: Option<BootFile>,
+    ) -> Arc<Self> {
+        let (machine, keys) = boot(&runtime_uid, None, mount.as_ref());
+        let core = Core { machine, record: None, keys, mount, executing: 0, begun: Instant::now(), clock: 0 };
+        let pod = Arc::new(Self {
+            name,
+            uid,
+            hash,
+            address,
+            runtime_uid,
+            world: Arc::clone(world),
+            core: Mutex::new(core),
+            changed: watch::Sender::new(1),
+            process: watch::Sender::new(1),
+        });
+        world.oracle.appear(&pod.uid);
+        let listener = TcpListener::bind(SocketAddr::new(address, PORT)).await.expect("a loopback address");
+        tokio::spawn(Arc::clone(&pod).serve(listener));
+        tokio::spawn(Arc::clone(&pod).work());
+        tokio::spawn(Arc::clone(&pod).hold_boot());
+        pod.loaded();
+        pod
+    }
+
+    /// Which container runs, for the pod's status.
+    pub(crate) fn container(&self) -> u32 {
+        *self.process.borrow()
+    }
+
+    pub(crate) fn ready(&self) -> bool {
+        self.state() == State::Running
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.lock().machine.state()
+    }
+
+    /// The kubelet's mount shows a newer file.
+    pub(crate) fn mount(&self, file: &BootFile) {
+        self.lock().mount = Some(file.clone());
+    }
+
+    /// SIGTERM: drains, and ends.
+    pub(crate) fn terminate(&self) {
+        let mut core = self.lock();
+        let idle = core.executing == 0;
+        core.machine.event(Event::Terminate, idle);
+        core.machine.event(Event::Idle, idle);
+        self.after(&mut core);
+    }
+
+    /// The process is killed, and another is started in its place: what was recorded stays.
+    pub(crate) fn crash(&self) {
+        let mut core = self.lock();
+        if core.machine.phase == Phase::Exited || *self.process.borrow() == 0 {
+            return;
+        }
+        let (machine, keys) = boot(&self.runtime_uid, core.record.as_ref(), core.mount.as_ref());
+        (core.machine, core.keys, core.executing, core.begun) = (machine, keys, 0, Instant::now());
+        self.world.oracle.restart(&self.uid);
+        self.process.send_modify(|process| *process += 1);
+        drop(core);
+        self.loaded();
+    }
+
+    /// Nothing of it is left.
+    pub(crate) fn end(&self) {
+        self.process.send_modify(|process| *process = 0);
+        self.world.oracle.vanish(&self.uid);
+    }
+
+    fn loaded(&self) {
+        let mut core = self.lock();
+        let idle = core.executing == 0;
+        core.machine.event(Event::Ready, idle);
+        self.after(&mut core);
+    }
+
+    /// Writes down what is to outlive the process, and tells of the change.
+    fn after(&self, core: &mut Core) {
+        let machine = &core.machine;
+        let untouched = core.record.is_none() && machine.epoch == 0;
+        if !untouched {
+            core.record = Some(Record {
+                runtime_uid: self.runtime_uid.clone(),
+                epoch: machine.epoch,
+                state: machine.holds.operator,
+                holds: machine.holds,
+                keys: core.keys.clone(),
+            });
+            self.world.oracle.accept(&self.uid, machine.epoch);
+        }
+        if machine.phase == Phase::Exited {
+            self.end();
+            self.world.note(Note::Exited(self.uid.clone()));
+        } else {
+            self.world.note(Note::Changed);
+        }
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// One execution after the other while the gate is open.
+    async fn work(self: Arc<Self>) {
+        let mut changed = self.changed.subscribe();
+        loop {
+            let process = *self.process.borrow();
+            if process == 0 {
+                return;
+            }
+            if !self.begin() {
+                if self.world.lies() {
+                    // A pod that says that it is paused and goes on: what the oracle is for.
+                    self.world.oracle.begin(&self.uid);
+                    tokio::time::sleep(WORK).await;
+                    self.world.oracle.end(&self.uid);
+                    continue;
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            tokio::time::sleep(WORK).await;
+            self.finish(process);
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+
+    fn begin(&self) -> bool {
+        let mut core = self.lock();
+        let open = core.machine.gate() == GateMode::Open && *self.process.borrow() != 0;
+        if open {
+            core.executing += 1;
+            self.world.oracle.begin(&self.uid);
+        }
+        open
+    }
+
+    /// An execution ends, unless its process has ended before.
+    fn finish(&self, process: u32) {
+        let mut core = self.lock();
+        if *self.process.borrow() != process {
+            return;
+        }
+        core.executing -= 1;
+        self.world.oracle.end(&self.uid);
+        let before = core.machine;
+        core.machine.event(Event::Idle, true);
+        if matches!(core.machine.phase, Phase::Starting(_)) {
+            core.machine.event(Event::Ready, true);
+        }
+        if core.machine != before {
+            self.after(&mut core);
+        }
+    }
+
+    /// Looks at the mount while the boot hold lasts, and believes it at its end.
+    async fn hold_boot(self: Arc<Self>) {
+        while *self.process.borrow() != 0 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let mut core = self.lock();
+            if !core.machine.boot_hold {
+                continue;
+            }
+            let idle = core.executing == 0;
+            let before = core.machine;
+            if let Some(file) = core.mount.clone().filter(|file| file.epoch > core.machine.epoch) {
+                core.machine.release(file.epoch, file.release_epoch);
+                core.machine.adopt(file.epoch, file.state, file.mode, idle);
+            }
+            if core.begun.elapsed() >= BOOT_HOLD && core.machine.epoch > 0 {
+                core.machine.event(Event::BootHoldEnded, idle);
+                core.machine.event(Event::Ready, idle);
+            }
+            if core.machine != before {
+                self.after(&mut core);
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let mut process = self.process.subscribe();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = process.wait_for(|process| *process == 0) => return,
+            };
+            let Ok((stream, _)) = accepted else { continue };
+            let _ = stream.set_nodelay(true);
+            let pod = Arc::clone(&self);
+            tokio::spawn(async move {
+                let mut process = pod.process.subscribe();
+                process.mark_unchanged();
+                let service = service_fn(|request| pod.answer(request));
+                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    _ = connection => {}
+                    // A killed process takes its connections with it.
+                    _ = process.changed() => {}
+                }
+            });
+        }
+    }
+
+    /// An error cuts the connection.
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| "cut")?.to_bytes();
+        let path = head.uri.path().to_owned();
+        let query = head.uri.query().unwrap_or_default().to_owned();
+        let verb = path.strip_prefix("/api/v1/lifecycle/").and_then(|verb| verb.parse::<Verb>().ok());
+        let site = match verb {
+            Some(verb) => verb.as_str(),
+            None if query.contains("after=") => "follow",
+            None => "status",
+        };
+        let fault = self.world.places.pass(Layer::Call, site);
+        if let Some(left) = self.world.places.pods_away() {
+            tokio::time::sleep(left).await;
+            return Err("partition");
+        }
+        self.before(fault).await?;
+        let token = head.headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let token = token.and_then(|value| value.strip_prefix("Bearer ").map(str::to_owned));
+        let answer = || async {
+            match verb {
+                Some(verb) => self.command(verb, token.as_deref(), &body),
+                None => self.follow(&query).await,
+            }
+        };
+        let mut response = answer().await;
+        if fault == Some(Fault::Twice) {
+            response = answer().await;
+        }
+        match fault {
+            Some(Fault::CrashAfter) => self.world.crash(0).await,
+            Some(Fault::PodCrashAfter) => self.crash(),
+            Some(Fault::Lost) => return Err("lost"),
+            Some(Fault::Mute) => std::future::pending().await,
+            Some(Fault::Slow) => tokio::time::sleep(WHILE).await,
+            _ => {}
+        }
+        Ok(response)
+    }
+
+    async fn before(&self, fault: Option<Fault>) -> Result<(), &'static str> {
+        match fault {
+            Some(Fault::CrashBefore) => self.world.crash(0).await,
+            Some(Fault::Refused | Fault::Garbage) => return Err("refused"),
+            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Late) => tokio::time::sleep(WHILE).await,
+            Some(Fault::PodCrashBefore) => {
+                self.crash();
+                return Err("crashed");
+            }
+            Some(Fault::PodPartition) => {
+                self.world.places.part_pods(WHILE);
+                return Err("partition");
+            }
+            Some(Fault::ClockStep) => {
+                self.lock().clock = 3600;
+                let (world, uid) = (Arc::clone(&self.world), self.uid.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(WHILE).await;
+                    if let Some(pod) = world.pods().iter().find(|pod| pod.uid == uid) {
+                        pod.lock().clock = 0;
+                    }
+                });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    async fn follow(&self, query: &str) -> Response<Full<Bytes>> {
+        let value = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        let known = value("after").map(str::to_owned);
+        let wait = value("wait").and_then(|wait| wait.parse().ok()).unwrap_or(0);
+        if let Some(known) = known {
+            let mut changed = self.changed.subscribe();
+            let other = changed.wait_for(|version| self.version(*version) != known);
+            let _ = tokio::time::timeout(Duration::from_secs(wait), other).await;
+        }
+        json(200, &self.status(&self.lock()))
+    }
+
+    fn command(&self, verb: Verb, token: Option<&str>, body: &[u8]) -> Response<Full<Bytes>> {
+        let mut core = self.lock();
+        let command: Command = match serde_json::from_slice(body) {
+            Ok(command) => command,
+            Err(error) => return problem(400, "invalid", &error.to_string(), None),
+        };
+        if let Err(rejected) = self.signed(&mut core, verb, token, body, &command) {
+            return problem(401, rejected.kind(), &rejected.to_string(), None);
+        }
+        let mine = |given: &Option<String>, own: &str| given.as_deref().is_none_or(|given| given == own);
+        if !mine(&command.pod_uid, &self.uid) || !mine(&command.runtime_uid, &self.runtime_uid) {
+            return problem(421, "misdirected", "another pod", None);
+        }
+        let Some(epoch) = command.epoch else { return problem(401, "unauthorized", "no epoch", None) };
+        let idle = core.executing == 0;
+        let wanted = match verb {
+            Verb::Start | Verb::Resume => Desired::Running,
+            Verb::Pause => Desired::Paused,
+            Verb::Stop => Desired::Stopped,
+            Verb::Restart => core.machine.holds.operator,
+        };
+        core.machine.release(epoch, command.release_epoch.unwrap_or(0));
+        let decision = core.machine.command(epoch, wanted, verb, command.mode.unwrap_or_default(), idle);
+        // There is nothing to load.
+        core.machine.event(Event::Ready, idle);
+        self.after(&mut core);
+        let status = self.status(&core);
+        match decision {
+            Decision::Reached => json(200, &status),
+            Decision::Accepted => json(202, &status),
+            Decision::Stale => problem(409, "stale_epoch", "stale", Some(status)),
+            Decision::Held => problem(409, "held", "held", Some(status)),
+            Decision::Terminating => problem(409, "terminating", "terminating", Some(status)),
+            Decision::Conflict => problem(409, "conflict", "conflict", Some(status)),
+        }
+    }
+
+    fn signed(
+        &self,
+        core: &mut Core,
+        verb: Verb,
+        token: Option<&str>,
+        body: &[u8],
+        command: &Command,
+    ) -> Result<(), Rejected> {
+        let expected = Expected { pod_uid: &self.uid, runtime_uid: &self.runtime_uid, verb: verb.as_str(), body };
+        let now = jiff::Timestamp::now().as_second() + core.clock;
+        let judge = |keys: Option<&Keys>| {
+            let keys = keys.ok_or(Rejected::KeysUnknown)?;
+            verify(token.ok_or(Rejected::Missing)?, &keys.public, &expected, now)
+        };
+        let claims = match judge(core.keys.as_ref()) {
+            Err(Rejected::WrongKey | Rejected::KeysUnknown) => {
+                let named = core.mount.as_ref().map(BootFile::named_keys);
+                if let Some(named) = named.filter(|named| named.is_newer(core.keys.as_ref())) {
+                    core.keys = Some(named);
+                }
+                judge(core.keys.as_ref())?
+            }
+            verdict => verdict?,
+        };
+        claims.check_epoch(command)
+    }
+
+    fn version(&self, number: u64) -> String {
+        format!("{}.{number}", self.boot_id())
+    }
+
+    fn boot_id(&self) -> String {
+        format!("{}-{}", self.uid, self.container())
+    }
+
+    fn status(&self, core: &Core) -> Status {
+        let machine = &core.machine;
+        Status {
+            state: machine.state(),
+            uptime_seconds: 0,
+            active_streams: 0,
+            total_executions: 0,
+            failed_executions: 0,
+            entry_points: vec!["work".to_owned()],
+            health: lifecycle::wire::Health::default(),
+            in_flight: Some(i64::from(core.executing)),
+            waiting_for_input: 0,
+            queued: 0,
+            epoch: machine.epoch,
+            holds: machine.holds.names(),
+            drain_deadline: None,
+            held_by: Vec::new(),
+            boot_id: self.boot_id(),
+            version: self.version(*self.changed.borrow()),
+            counter_scope: lifecycle::wire::CounterScope::Pod,
+            pod_uid: Some(self.uid.clone()),
+            awaiting_confirmation: machine.boot_hold,
+            keys: core.keys.as_ref().map(|keys| keys.public.clone()).unwrap_or_default(),
+            message: None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn boot(runtime_uid: &str, record: Option<&Record>, mount: Option<&BootFile>) -> (Machine, Option<Keys>) {
+    let boot = fence::boot(true, runtime_uid, record, mount);
+    (Machine::boot(boot.epoch, boot.holds, boot.await_confirmation), boot.keys)
+}
+
+fn json<T: serde::Serialize>(code: u16, body: &T) -> Response<Full<Bytes>> {
+    let body = Full::new(Bytes::from(serde_json::to_vec(body).unwrap()));
+    Response::builder().status(code).header("content-type", "application/json").body(body).unwrap()
+}
+
+fn problem(code: u16, kind: &str, detail: &str, runtime: Option<Status>) -> Response<Full<Bytes>> {
+    let (kind, detail) = (kind.to_owned(), detail.to_owned());
+    json(code, &Problem { title: kind.clone(), kind, status: code, detail, runtime: runtime.map(Box::new) })
+}

@@ -1,0 +1,1 @@
+//! Nothing to build: the harness is the test program in `faults/`.
