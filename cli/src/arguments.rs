@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -99,6 +100,9 @@ pub(crate) enum Command {
     /// Check that a server of your own speaks the lifecycle contract; pauses, stops and starts it
     #[command(after_help = "Example:\n  kubectl hive conformance http://localhost:8080")]
     Conformance(Conformance),
+    /// Serve a page on this machine that shows every runtime as it changes, under your own permissions
+    #[command(after_help = "Example:\n  kubectl hive dashboard -A")]
+    Dashboard(Dashboard),
     /// Check the cluster, the operator, your permissions and the clock
     #[command(after_help = "Example:\n  kubectl hive doctor --namespace shop")]
     Doctor,
@@ -153,7 +157,7 @@ pub(crate) struct Change {
     pub(crate) force: bool,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Freeze {
     /// A name for the freeze
     pub(crate) name: String,
@@ -239,6 +243,16 @@ pub(crate) struct Conformance {
     pub(crate) timeout: Duration,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Dashboard {
+    /// Where to serve it; port 0 takes any that is free
+    #[arg(long, default_value = "127.0.0.1:8200")]
+    pub(crate) listen: SocketAddr,
+    /// Only show: no token is needed, and nothing can be changed
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
 /// Labels that must have these values: k=v, separated by commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Labels(pub(crate) BTreeMap<String, String>);
@@ -272,6 +286,14 @@ pub(crate) enum Mode {
     Checkpoint,
     /// It is cancelled at once
     Cancel,
+}
+
+impl Mode {
+    pub(crate) const WORDS: [&str; 3] = ["drain", "checkpoint", "cancel"];
+
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        Self::from_str(word, false).ok()
+    }
 }
 
 impl From<Mode> for FreezeMode {

@@ -21,7 +21,7 @@ use crate::kubernetes::{Kubernetes, api};
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// What is to be made. `namespace` is the one that is meant; none for all.
-fn object(task: &Freeze, namespace: Option<&str>, now: Timestamp) -> Result<AgentFreeze, Error> {
+pub(crate) fn object(task: &Freeze, namespace: Option<&str>, now: Timestamp) -> Result<AgentFreeze, Error> {
     let namespace_selector = match (&task.namespace_selector, namespace) {
         (Some(labels), _) => selector(labels.clone()),
         (None, Some(name)) => selector(Labels(BTreeMap::from([(NAME_LABEL.to_owned(), name.to_owned())]))),
@@ -122,14 +122,16 @@ async fn reached(cluster: &Kubernetes, name: &str, timeout: Duration) -> Result<
     }
 }
 
-fn is_reached(freeze: &AgentFreeze) -> bool {
+/// Whether every runtime that it selects has reached it.
+pub(crate) fn is_reached(freeze: &AgentFreeze) -> bool {
     freeze.status.as_ref().is_some_and(|status| {
         status.observed_generation >= freeze.metadata.generation.unwrap_or(0)
             && status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
     })
 }
 
-fn progress(freeze: &AgentFreeze) -> String {
+/// How far it has come, in words.
+pub(crate) fn progress(freeze: &AgentFreeze) -> String {
     let Some(status) = freeze.status.as_ref().filter(|status| status.observed_generation >= 0) else {
         return "the operator has not answered yet".to_owned();
     };
@@ -148,13 +150,15 @@ fn progress(freeze: &AgentFreeze) -> String {
 
 /// Takes a freeze away: what each runtime is to be otherwise holds again.
 pub(crate) async fn unfreeze(cluster: &Kubernetes, task: &Unfreeze) -> Result<(), Error> {
-    let name = &task.name;
-    let deleted = cluster.freezes().delete(name, &kube::api::DeleteParams::default()).await;
-    match deleted {
-        Ok(_) => {
-            println!("agentfreeze {name}: taken away. Each runtime is again what its own spec and windows say");
-            Ok(())
-        }
+    delete(cluster, &task.name).await?;
+    println!("agentfreeze {}: taken away. Each runtime is again what its own spec and windows say", task.name);
+    Ok(())
+}
+
+/// Deletes the object.
+pub(crate) async fn delete(cluster: &Kubernetes, name: &str) -> Result<(), Error> {
+    match cluster.freezes().delete(name, &kube::api::DeleteParams::default()).await {
+        Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => {
             Err(Error::Input(format!("there is no agentfreeze {name}: see kubectl get agentfreezes")))
         }

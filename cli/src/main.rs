@@ -3,6 +3,7 @@
 mod arguments;
 mod confirm;
 mod conformance;
+mod dashboard;
 mod doctor;
 mod error;
 mod explain;
@@ -65,6 +66,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Conformance(task) => conformance::run(task).await,
         Command::Trigger(task) => pods::trigger(&cluster().await?, task).await,
         Command::Executions(task) => pods::executions(&cluster().await?, task).await,
+        Command::Dashboard(task) => dashboard::run(cluster().await?, task).await,
         Command::Doctor => doctor::run(&cluster().await?).await,
         Command::Completion { shell } => {
             println!("{}", arguments::completion(*shell));

@@ -41,6 +41,13 @@ pub(crate) fn gitops(runtime: &AgentRuntime, field: &str) -> Option<&'static str
     MARKS.into_iter().find(|(key, _)| marked(key)).map(|(_, tool)| tool)
 }
 
+/// Who wrote `spec.<field>` last, by the name of the field manager.
+pub(crate) fn writer(runtime: &AgentRuntime, field: &str) -> Option<String> {
+    let entries = runtime.metadata.managed_fields.iter().flatten();
+    let owners = entries.filter(|entry| entry.fields_v1.as_ref().is_some_and(|fields| owns(&fields.0, field)));
+    owners.max_by_key(|entry| entry.time.as_ref().map(|time| time.0)).and_then(|entry| entry.manager.clone())
+}
+
 fn owns(fields: &Value, field: &str) -> bool {
     fields.get("f:spec").is_some_and(|spec| spec.get(format!("f:{field}")).is_some())
 }
@@ -67,6 +74,18 @@ mod tests {
         let held = managed("argocd-controller", json!({"f:spec": {"f:desiredState": {}}}));
         assert_eq!(gitops(&held, "desiredState"), Some("Argo CD"));
         assert_eq!(gitops(&held, "restartNonce"), None, "of another field it does not");
+    }
+
+    #[test]
+    fn the_last_of_those_who_hold_a_field_wrote_it() {
+        let entry = |manager: &str, time: &str, field: &str| json!({"manager": manager, "time": time, "fieldsV1": {"f:spec": {field: {}}}});
+        let several = object(json!({"name": "a", "managedFields": [
+            entry("helm", "2026-11-25T10:00:00Z", "f:desiredState"),
+            entry("kubectl-hive", "2026-11-25T11:00:00Z", "f:desiredState"),
+            entry("kubectl-edit", "2026-11-25T12:00:00Z", "f:replicas"),
+        ]}));
+        assert_eq!(writer(&several, "desiredState").as_deref(), Some("kubectl-hive"));
+        assert_eq!(writer(&several, "agent"), None);
     }
 
     #[test]

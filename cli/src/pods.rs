@@ -1,5 +1,6 @@
 //! trigger and executions: requests to the pods' own API.
 
+use crds::AgentRuntime;
 use http::Method;
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
@@ -33,17 +34,7 @@ pub(crate) async fn executions(cluster: &Kubernetes, task: &Executions) -> Resul
     match &task.task {
         ExecutionsTask::List { name, state, limit } => {
             let runtime = cluster.get(name).await?;
-            let mut path = format!("/api/v1/executions?limit={limit}");
-            if let Some(state) = state {
-                path.push_str(&format!("&state={}", segment(state)?));
-            }
-            let mut all = Vec::new();
-            for pod in cluster.some_pods(&runtime).await? {
-                let mut page = cluster.ask(&runtime, &pod, (Method::GET, &path), None, "").await?;
-                if let Some(Value::Array(items)) = page.get_mut("executions").map(Value::take) {
-                    all.extend(items.into_iter().map(|execution| (pod.clone(), execution)));
-                }
-            }
+            let all = newest(cluster, &runtime, state.as_deref(), *limit).await?;
             print!("{}", show::executions(&all));
             Ok(())
         }
@@ -59,6 +50,27 @@ pub(crate) async fn executions(cluster: &Kubernetes, task: &Executions) -> Resul
             one(cluster, execution, Method::POST, "/input", &body.to_string()).await
         }
     }
+}
+
+/// The newest executions of each pod, with the pod's name.
+pub(crate) async fn newest(
+    cluster: &Kubernetes,
+    runtime: &AgentRuntime,
+    state: Option<&str>,
+    limit: u16,
+) -> Result<Vec<(String, Value)>, Error> {
+    let mut path = format!("/api/v1/executions?limit={limit}");
+    if let Some(state) = state {
+        path.push_str(&format!("&state={}", segment(state)?));
+    }
+    let mut all = Vec::new();
+    for pod in cluster.some_pods(runtime).await? {
+        let mut page = cluster.ask(runtime, &pod, (Method::GET, &path), None, "").await?;
+        if let Some(Value::Array(items)) = page.get_mut("executions").map(Value::take) {
+            all.extend(items.into_iter().map(|execution| (pod.clone(), execution)));
+        }
+    }
+    Ok(all)
 }
 
 /// Prints what happens in an execution as it happens, until it has ended.

@@ -90,10 +90,14 @@ pub(crate) fn executions(all: &[(String, Value)]) -> String {
     let mut table = plain();
     table.set_header(["POD", "EXECUTION", "ENTRY POINT", "STATE"]);
     for (pod, execution) in all {
-        let text = |key: &str| execution.get(key).and_then(Value::as_str).unwrap_or("-").to_owned();
-        table.add_row([pod.clone(), text("id"), text("entry_point"), text("state")]);
+        table.add_row([pod.clone(), text(execution, "id"), text(execution, "entry_point"), text(execution, "state")]);
     }
     trimmed(&table)
+}
+
+/// A text of an object, or a dash.
+pub(crate) fn text(object: &Value, key: &str) -> String {
+    object.get(key).and_then(Value::as_str).unwrap_or("-").to_owned()
 }
 
 /// One thing that happened: its number, when, what, and the rest as it stands.
@@ -118,7 +122,7 @@ pub(crate) fn state(status: &AgentRuntimeStatus) -> &'static str {
     status.state.map_or("unknown", RuntimeState::as_str)
 }
 
-fn number(count: Option<i64>) -> String {
+pub(crate) fn number(count: Option<i64>) -> String {
     count.map_or_else(|| "-".to_owned(), |count| count.to_string())
 }
 

@@ -20,7 +20,9 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
-    fn word(self) -> &'static str {
+    pub(crate) const ALL: [Self; 5] = [Self::Pause, Self::Resume, Self::Stop, Self::Start, Self::Restart];
+
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pause => "pause",
             Self::Resume => "resume",
@@ -39,10 +41,21 @@ impl Verb {
     }
 }
 
+/// What goes with a verb.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    /// Why, kept as an annotation.
+    pub(crate) reason: Option<String>,
+    /// Also where a GitOps tool owns the field.
+    pub(crate) force: bool,
+    /// What a restart writes.
+    pub(crate) nonce: String,
+}
+
 /// What is written; an error where the verb does not fit.
-fn plan(verb: Verb, runtime: &AgentRuntime, change: &Change, nonce: &str) -> Result<Value, Error> {
+pub(crate) fn plan(verb: Verb, runtime: &AgentRuntime, wish: &Wish) -> Result<Value, Error> {
     let (namespace, name) = identity(runtime);
-    if !change.force
+    if !wish.force
         && let Some(tool) = owner::gitops(runtime, verb.field())
     {
         return Err(Error::NotConfirmed(format!(
@@ -72,20 +85,31 @@ fn plan(verb: Verb, runtime: &AgentRuntime, change: &Change, nonce: &str) -> Res
         }
         (Verb::Pause, DesiredState::Running | DesiredState::Paused) => json!({"desiredState": "paused"}),
         (Verb::Stop, _) => json!({"desiredState": "stopped"}),
-        (Verb::Restart, _) => json!({"restartNonce": nonce}),
+        (Verb::Restart, _) => json!({"restartNonce": wish.nonce}),
     };
     // An old reason would explain what it does not belong to.
-    Ok(json!({"metadata": {"annotations": {REASON: change.reason}}, "spec": spec}))
+    Ok(json!({"metadata": {"annotations": {REASON: wish.reason}}, "spec": spec}))
+}
+
+/// Why it would change nothing, for pages that offer every verb.
+pub(crate) fn redundant(verb: Verb, runtime: &AgentRuntime) -> Option<&'static str> {
+    match (verb, runtime.spec.desired_state) {
+        (Verb::Pause, DesiredState::Paused) => Some("its spec says paused already"),
+        (Verb::Resume | Verb::Start, DesiredState::Running) => Some("its spec says running already"),
+        (Verb::Stop, DesiredState::Stopped) => Some("its spec says stopped already"),
+        _ => None,
+    }
 }
 
 /// Plans all, so that nothing is written when one does not fit; then writes, then waits.
 pub(crate) async fn run(cluster: &Kubernetes, verb: Verb, change: &Change) -> Result<(), Error> {
     let targets = targets(cluster, change).await?;
     let nonce = jiff::Timestamp::now().to_string();
+    let wish = Wish { reason: change.reason.clone(), force: change.force, nonce };
     let many = change.names.is_empty();
     let mut plans = Vec::new();
     for runtime in targets {
-        match plan(verb, &runtime, change, &nonce) {
+        match plan(verb, &runtime, &wish) {
             Ok(patch) => plans.push((runtime, patch)),
             Err(error @ Error::Input(_)) if many => eprintln!("left out: {error}"),
             Err(error) => return Err(error),
@@ -123,27 +147,16 @@ async fn targets(cluster: &Kubernetes, change: &Change) -> Result<Vec<AgentRunti
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn change() -> Change {
-        Change {
-            names: vec!["a".to_owned()],
-            selector: None,
-            all: false,
-            yes: false,
-            reason: None,
-            wait: false,
-            timeout: Duration::from_secs(1),
-            force: false,
-        }
+    fn wish() -> Wish {
+        Wish { nonce: "now".to_owned(), ..Wish::default() }
     }
 
     fn planned(verb: Verb, desired: &str) -> Result<Value, Error> {
         let object = json!({"apiVersion": "agents.hive.dev/v1alpha1", "kind": "AgentRuntime",
             "metadata": {"name": "a", "namespace": "n"}, "spec": {"desiredState": desired}});
-        plan(verb, &serde_json::from_value(object).unwrap(), &change(), "now")
+        plan(verb, &serde_json::from_value(object).unwrap(), &wish())
     }
 
     #[test]
@@ -163,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_verb_that_changes_nothing_says_so() {
+        let told = |verb, desired: &str| {
+            let object = json!({"apiVersion": "agents.hive.dev/v1alpha1", "kind": "AgentRuntime",
+                "metadata": {"name": "a"}, "spec": {"desiredState": desired}});
+            redundant(verb, &serde_json::from_value(object).unwrap())
+        };
+        assert_eq!(told(Verb::Resume, "running"), Some("its spec says running already"));
+        assert_eq!(told(Verb::Pause, "running"), None);
+        assert_eq!(told(Verb::Restart, "paused"), None);
+    }
+
+    #[test]
     fn an_old_reason_is_taken_away_when_none_is_given() {
         assert_eq!(planned(Verb::Pause, "running").unwrap()["metadata"]["annotations"][REASON], Value::Null);
     }
@@ -172,9 +197,9 @@ mod tests {
         let object = json!({"apiVersion": "agents.hive.dev/v1alpha1", "kind": "AgentRuntime", "spec": {},
             "metadata": {"name": "a", "managedFields": [{"manager": "kustomize-controller", "fieldsV1": {"f:spec": {"f:desiredState": {}}}}]}});
         let runtime: AgentRuntime = serde_json::from_value(object).unwrap();
-        let refused = plan(Verb::Pause, &runtime, &change(), "now").unwrap_err();
+        let refused = plan(Verb::Pause, &runtime, &wish()).unwrap_err();
         assert!(matches!(&refused, Error::NotConfirmed(text) if text.contains("Flux")), "{refused}");
-        let forced = Change { force: true, ..change() };
-        assert!(plan(Verb::Pause, &runtime, &forced, "now").is_ok());
+        let forced = Wish { force: true, ..wish() };
+        assert!(plan(Verb::Pause, &runtime, &forced).is_ok());
     }
 }

@@ -12,6 +12,8 @@ mod boot;
 mod disruption;
 mod chart;
 mod flux;
+mod browser;
+mod dashboard;
 mod freeze;
 mod holds;
 mod hooks;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::space::{Space, attempt, cluster, eventually, execution, kubectl, runtime};
 
 /// The plugin, built beside the tests.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join("kubectl-hive");
     assert!(path.exists(), "{} is not there: cargo build --package cli", path.display());

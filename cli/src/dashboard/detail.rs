@@ -1,0 +1,154 @@
+//! One runtime in full: the rules that hold, its pods, its past and a plot of what it had to do.
+
+use std::collections::VecDeque;
+
+use askama::Template;
+
+use super::board::{Board, Id, Sample, Seen, Transition};
+use super::rows::{Row, Tone};
+use crate::verb::Verb;
+use crate::{explain, show, verb};
+
+/// Width and height of the plot, in its own units.
+const PLOT: (f64, f64) = (600.0, 120.0);
+
+#[derive(Template)]
+#[template(path = "fragment.html")]
+pub(super) struct Detail {
+    row: Row,
+    headline: String,
+    rules: Vec<String>,
+    pods: Vec<Pod>,
+    more_pods: usize,
+    transitions: Vec<Transition>,
+    plot: Option<Plot>,
+    actions: Vec<Action>,
+    acts: bool,
+}
+
+struct Pod {
+    name: String,
+    state: &'static str,
+    tone: &'static str,
+    epoch: i64,
+    behind: bool,
+    in_flight: String,
+    held_by: Vec<String>,
+    message: String,
+}
+
+/// A button; one that cannot be used says why.
+struct Action {
+    verb: &'static str,
+    refused: Option<String>,
+}
+
+struct Plot {
+    in_flight: String,
+    queued: String,
+    most: i64,
+    from: String,
+    until: String,
+}
+
+impl Detail {
+    pub(super) fn of(board: &Board, id: &Id, acts: bool) -> Option<Self> {
+        let seen = board.runtimes.get(id)?;
+        let runtime = &seen.runtime;
+        let status = runtime.status.clone().unwrap_or_default();
+        let text = explain::text(runtime);
+        let mut lines = text.lines();
+        let headline = lines.next().unwrap_or_default().to_owned();
+        let pods: Vec<Pod> = status.pods.iter().map(|pod| Self::pod(pod, status.epoch)).collect();
+        Some(Self {
+            row: Row::of(runtime, board, false),
+            headline,
+            rules: lines.map(|line| line.trim_start_matches("- ").to_owned()).collect(),
+            more_pods: usize::try_from(status.replicas).unwrap_or(0).saturating_sub(pods.len()),
+            pods,
+            transitions: seen.transitions.iter().rev().take(50).cloned().collect(),
+            plot: Plot::of(&seen.samples),
+            actions: Verb::ALL.into_iter().map(|verb| Self::action(verb, seen)).collect(),
+            acts,
+        })
+    }
+
+    fn pod(pod: &crds::PodReport, epoch: i64) -> Pod {
+        let tone = match pod.state {
+            crds::RuntimeState::Running => Tone::Good,
+            crds::RuntimeState::Paused | crds::RuntimeState::Stopped => Tone::Held,
+            crds::RuntimeState::Unknown => Tone::Bad,
+            _ => Tone::Moving,
+        };
+        Pod {
+            name: pod.name.clone(),
+            state: pod.state.as_str(),
+            tone: tone.as_str(),
+            epoch: pod.acknowledged_epoch,
+            behind: pod.acknowledged_epoch < epoch,
+            in_flight: show::number(pod.in_flight),
+            held_by: pod.held_by.clone(),
+            message: pod.message.clone().unwrap_or_default(),
+        }
+    }
+
+    fn action(verb: Verb, seen: &Seen) -> Action {
+        let refused = verb::plan(verb, &seen.runtime, &verb::Wish::default()).err().map(|error| error.to_string());
+        let redundant = || verb::redundant(verb, &seen.runtime).map(str::to_owned);
+        Action { verb: verb.word(), refused: refused.or_else(redundant) }
+    }
+}
+
+impl Plot {
+    /// Steps: a value holds until the next one is known.
+    fn of(samples: &VecDeque<Sample>) -> Option<Self> {
+        let (first, last) = (samples.front()?, samples.back()?);
+        let most = samples.iter().map(|sample| sample.in_flight.max(sample.queued)).max().unwrap_or(0).max(1);
+        let span = (last.at.as_millisecond() - first.at.as_millisecond()).max(1);
+        let line = |value: fn(&Sample) -> i64| {
+            let mut points = String::new();
+            let mut height = None;
+            for sample in samples {
+                let x = share(sample.at.as_millisecond() - first.at.as_millisecond(), span) * PLOT.0;
+                let y = PLOT.1 - share(value(sample), most) * PLOT.1;
+                if let Some(before) = height {
+                    points.push_str(&format!("{x:.1},{before:.1} "));
+                }
+                points.push_str(&format!("{x:.1},{y:.1} "));
+                height = Some(y);
+            }
+            points
+        };
+        let clock = |sample: &Sample| sample.at.strftime("%H:%M:%S UTC").to_string();
+        Some(Self {
+            in_flight: line(|sample| sample.in_flight),
+            queued: line(|sample| sample.queued),
+            most,
+            from: clock(first),
+            until: clock(last),
+        })
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a place on a plot of some hundred points")]
+fn share(part: i64, whole: i64) -> f64 {
+    part as f64 / whole as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(second: i64, in_flight: i64) -> Sample {
+        Sample { at: jiff::Timestamp::from_second(second).unwrap(), in_flight, queued: 0 }
+    }
+
+    #[test]
+    fn a_plot_is_of_steps_and_keeps_to_its_frame() {
+        let plot = Plot::of(&VecDeque::from([sample(0, 0), sample(10, 4), sample(20, 2)])).unwrap();
+        assert_eq!(plot.in_flight.trim(), "0.0,120.0 300.0,120.0 300.0,0.0 600.0,0.0 600.0,60.0");
+        assert_eq!((plot.most, plot.from.as_str(), plot.until.as_str()), (4, "00:00:00 UTC", "00:00:20 UTC"));
+        assert!(Plot::of(&VecDeque::new()).is_none());
+        assert_eq!(Plot::of(&VecDeque::from([sample(5, 0)])).unwrap().in_flight.trim(), "0.0,120.0");
+    }
+}

@@ -1,0 +1,165 @@
+//! A real browser, driven by the WebDriver protocol as a person would, and the dashboard that it looks at.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::plugin::binary;
+use crate::space::{PATIENCE, cluster};
+
+/// The key that the protocol gives elements.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// The dashboard of a namespace in a browser; both go with the test.
+pub(crate) struct Browser {
+    driver: Child,
+    driver_at: String,
+    session: String,
+    page: Child,
+    page_at: String,
+}
+
+/// What stands behind `after`, up to a space or the end of a sentence, in what a process prints.
+fn printed(child: &mut Child, after: &str) -> String {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let found = lines.by_ref().find_map(|line| {
+        let rest = line.ok()?.split_once(after)?.1.to_owned();
+        rest.split(' ').next().map(|word| word.trim_end_matches('.').to_owned())
+    });
+    // Somebody has to read on, or the pipe fills.
+    std::thread::spawn(move || lines.for_each(drop));
+    found.unwrap_or_else(|| panic!("it never printed {after}"))
+}
+
+impl Browser {
+    /// Opens the dashboard; none where this machine has no browser, which is said.
+    pub(crate) fn open(namespace: &str, (width, height): (u32, u32)) -> Option<Self> {
+        let driver =
+            Command::new("chromedriver").args(["--port=0"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let Ok(mut driver) = driver else {
+            println!("skipped: there is no chromedriver here: apt-get install chromium chromium-driver");
+            return None;
+        };
+        let driver_at = format!("127.0.0.1:{}", printed(&mut driver, "started successfully on port "));
+        let mut page = Command::new(binary())
+            .env("KUBECONFIG", cluster().kubeconfig())
+            .args(["--namespace", namespace, "dashboard", "--listen", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let page_at = printed(&mut page, "http://");
+        let window = format!("--window-size={width},{height}");
+        let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", window.as_str()];
+        let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": { "args": arguments } } } });
+        let mut browser = Self { driver, driver_at, session: String::new(), page, page_at };
+        let session = browser.ask("POST", "/session", &wanted).unwrap();
+        browser.session = format!("/session/{}", session["sessionId"].as_str().unwrap());
+        browser.go(&format!("http://{}", browser.page_at));
+        Some(browser)
+    }
+
+    /// One request to the driver: what it answers, or why it does not.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Result<Value, String> {
+        let mut stream = TcpStream::connect(&self.driver_at).map_err(|error| error.to_string())?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let body = if method == "POST" { body.to_string() } else { String::new() };
+        let host = &self.driver_at;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map_err(|error| error.to_string())?;
+        let answer = String::from_utf8_lossy(&answer);
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        let value = serde_json::from_str::<Value>(body).map_err(|error| format!("{error}: {body}"))?["value"].clone();
+        if value["error"].is_string() { Err(value.to_string()) } else { Ok(value) }
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask("POST", &format!("{}{path}", self.session), body)
+    }
+
+    fn go(&self, url: &str) {
+        self.post("/url", &json!({ "url": url })).unwrap();
+    }
+
+    /// Another page of the dashboard.
+    pub(crate) fn visit(&self, path: &str) {
+        let host = self.page_at.split('/').next().unwrap();
+        self.go(&format!("http://{host}{path}"));
+    }
+
+    /// Does something with an element as soon as it is there and lets it be done.
+    fn with(&self, how: &str, selector: &str, action: &str, body: &Value) {
+        let begun = Instant::now();
+        loop {
+            let found = self.post("/element", &json!({ "using": how, "value": selector }));
+            let done = found.and_then(|element| {
+                self.post(&format!("/element/{}/{action}", element[ELEMENT].as_str().unwrap_or_default()), body)
+            });
+            match done {
+                Ok(_) => return,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{selector} lets nobody {action}: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn click(&self, css: &str) {
+        self.with("css selector", css, "click", &json!({}));
+    }
+
+    /// The button with this text.
+    pub(crate) fn press(&self, text: &str) {
+        let path = format!("//button[normalize-space()='{text}' and not(@disabled)]");
+        self.with("xpath", &path, "click", &json!({}));
+    }
+
+    pub(crate) fn write(&self, css: &str, text: &str) {
+        self.with("css selector", css, "value", &json!({ "text": text }));
+    }
+
+    /// What a script returns.
+    pub(crate) fn run(&self, script: &str) -> Value {
+        self.post("/execute/sync", &json!({ "script": script, "args": [] })).unwrap()
+    }
+
+    /// The text of what is shown, or nothing while it is not there.
+    pub(crate) fn text(&self, css: &str) -> String {
+        let script = "return document.querySelector(arguments[0])?.innerText ?? ''";
+        let text = self.post("/execute/sync", &json!({ "script": script, "args": [css] }));
+        text.ok().and_then(|text| text.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    /// Waits until a place shows something, and says how long that took.
+    pub(crate) fn shows(&self, css: &str, wanted: &str) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let text = self.text(css);
+            if text.contains(wanted) {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{css} never shows {wanted:?}, but {text:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A picture of the window, as base64 of a PNG, kept where HIVE_SCREENSHOTS says.
+    pub(crate) fn picture(&self, name: &str) {
+        let Some(folder) = std::env::var_os("HIVE_SCREENSHOTS") else { return };
+        let picture = self.ask("GET", &format!("{}/screenshot", self.session), &Value::Null).unwrap();
+        std::fs::write(std::path::Path::new(&folder).join(name), picture.as_str().unwrap()).unwrap();
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = self.ask("DELETE", &self.session, &Value::Null);
+        for child in [&mut self.driver, &mut self.page] {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
