@@ -9,11 +9,11 @@
 )]
 
 mod boot;
-mod disruption;
-mod chart;
-mod flux;
 mod browser;
+mod chart;
 mod dashboard;
+mod disruption;
+mod flux;
 mod freeze;
 mod holds;
 mod hooks;

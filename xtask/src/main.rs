@@ -5,11 +5,8 @@ mod bench;
 mod cluster;
 mod crd;
 mod demo;
-<<<<<<< HEAD
 mod dist;
-=======
 mod faults;
->>>>>>> 21ce24e (The operator is run under every fault at every request, watch event and call to a pod, against a real API server)
 mod fuzz;
 mod gate;
 mod images;

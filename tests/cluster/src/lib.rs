@@ -31,9 +31,6 @@ pub use error::Error;
 pub use place::DIR_VARIABLE;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
-<<<<<<< HEAD
 pub use toolchain::{
     ControlPlane, control_plane, control_plane_is_built, helm, kubeconform, kustomize_controller, source_of,
 };
-=======
->>>>>>> 21ce24e (The operator is run under every fault at every request, watch event and call to a pod, against a real API server)
