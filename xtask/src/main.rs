@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod cluster;
 mod crd;
+mod debian;
 mod demo;
 mod dist;
 mod faults;

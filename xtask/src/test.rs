@@ -1,7 +1,6 @@
 //! Owns the task `test`: everything that a change must pass, with a count at the end.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use clap::Args;
 use cluster::{Cluster, Target};
 
 use crate::progress::Terminal;
-use crate::{faults, images, release, workspace};
+use crate::{debian, faults, images, release, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Test {
@@ -41,7 +40,7 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
         "clippy",
         workspace::cargo().args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]),
     );
-    if let Err(error) = postgres() {
+    if let Err(error) = debian::postgres() {
         tally.skip("the store that replicas share", &format!("{error:#}"));
     }
     tally
@@ -193,6 +192,9 @@ impl Tally {
         let images = images::load(&cluster)?;
         self.step("reproducible images", workspace::cargo().args(["xtask", "reproduce"]));
         release::install(&cluster, &images)?;
+        if let Err(error) = debian::browser() {
+            self.skip("the dashboard in a browser", &format!("{error:#}"));
+        }
         self.step("the plugin that they run", workspace::cargo().args(["build", "--package", "cli"]));
         let mut tests = workspace::cargo();
         // Each test waits for pods more than it computes, so more of them run at once than there are cores.
@@ -227,27 +229,6 @@ fn result(line: &str) -> Option<(u32, u32)> {
     let number =
         |word: &str| counts.split("; ").find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<u32>().ok());
     Some((number("passed")?, number("failed")?))
-}
-
-/// Finds Debian's PostgreSQL, or installs it. The tests start servers of their own, so none is to run by itself.
-fn postgres() -> anyhow::Result<()> {
-    if Path::new("/usr/lib/postgresql").is_dir() {
-        return Ok(());
-    }
-    eprintln!("installing postgresql from Debian");
-    let install = |arguments: &[&str]| {
-        let mut apt = Command::new("apt-get");
-        workspace::run(apt.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
-    };
-    let common = ["install", "--yes", "--no-install-recommends", "postgresql-common"];
-    // Lists may be stale or absent on a bare machine.
-    install(&common).or_else(|_| install(&["update"]).and_then(|()| install(&common)))?;
-    let settings = "/etc/postgresql-common/createcluster.conf";
-    let before = std::fs::read_to_string(settings).unwrap_or_default();
-    if !before.contains("\ncreate_main_cluster") {
-        std::fs::write(settings, before + "\ncreate_main_cluster = false\n").context(settings)?;
-    }
-    install(&["install", "--yes", "--no-install-recommends", "postgresql"])
 }
 
 /// Finds a tool of cargo's, or installs its pinned version.

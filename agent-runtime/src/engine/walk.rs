@@ -136,8 +136,11 @@ impl Engine {
     ) -> Result<bool, Error> {
         execution.tokens = tokens.load(Ordering::Relaxed);
         let here = TraceContext::here(execution.trace.as_ref());
-        let begins: Vec<_> =
-            self.begun_by(&planned.events).into_iter().map(|begun| begun.traced(here.clone())).collect();
+        let begins: Vec<_> = self
+            .begun_by(&planned.events)
+            .into_iter()
+            .map(|(begun, rank)| (begun.traced(here.clone()), rank))
+            .collect();
         let commit =
             Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
         let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };

@@ -13,8 +13,8 @@ use crate::tools::mcp_server;
 fn script(body: &Value) -> Reply {
     let messages = body["messages"].as_array().unwrap();
     let told = |name: &str| {
-        let calls = messages.iter().filter_map(|message| message["tool_calls"].as_array()).flatten();
-        let id = calls.filter(|call| call["function"]["name"] == name).next_back()?["id"].as_str()?;
+        let mut calls = messages.iter().filter_map(|message| message["tool_calls"].as_array()).flatten();
+        let id = calls.rfind(|call| call["function"]["name"] == name)?["id"].as_str()?;
         messages.iter().find(|message| message["tool_call_id"] == id)?["content"].as_str().map(str::to_owned)
     };
     match (told("slow"), told("set_output")) {

@@ -114,6 +114,8 @@ pub(super) async fn headers(request: Request, next: Next) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     fn judged(door: &Door, method: &Method, headers: &[(header::HeaderName, &str)], query: &str) -> Verdict {
@@ -129,9 +131,9 @@ mod tests {
         let cookie = (header::COOKIE, cookie.as_str());
         let get = |headers: &[(header::HeaderName, &str)], query: &str| judged(&door, &Method::GET, headers, query);
         assert_eq!(get(&[host.clone(), cookie.clone()], ""), Verdict::Pass);
-        assert_eq!(get(&[host.clone()], &format!("token={token}")), Verdict::Enter);
-        assert_eq!(get(&[host.clone()], ""), Verdict::Unknown);
-        assert_eq!(get(&[host.clone()], "token=0"), Verdict::Unknown);
+        assert_eq!(get(slice::from_ref(&host), &format!("token={token}")), Verdict::Enter);
+        assert_eq!(get(slice::from_ref(&host), ""), Verdict::Unknown);
+        assert_eq!(get(slice::from_ref(&host), "token=0"), Verdict::Unknown);
         assert_eq!(get(&[(header::HOST, "evil.example:8200"), cookie.clone()], ""), Verdict::Foreign);
         let post =
             |origin: &str| judged(&door, &Method::POST, &[host.clone(), cookie.clone(), (header::ORIGIN, origin)], "");
