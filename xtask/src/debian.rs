@@ -35,7 +35,8 @@ fn install(packages: &[&str]) -> anyhow::Result<()> {
         let mut apt = Command::new("apt-get");
         workspace::run(apt.env("DEBIAN_FRONTEND", "noninteractive").args(arguments))
     };
-    let arguments: Vec<&str> = ["install", "--yes", "--no-install-recommends"].iter().chain(packages).copied().collect();
+    let arguments: Vec<&str> =
+        ["install", "--yes", "--no-install-recommends"].iter().chain(packages).copied().collect();
     // Lists may be stale or absent on a bare machine.
     apt(&arguments).or_else(|_| apt(&["update"]).and_then(|()| apt(&arguments)))
 }
