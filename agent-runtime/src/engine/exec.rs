@@ -33,6 +33,7 @@ pub(super) async fn run(
         .args(arguments)
         .envs(&exec.environment)
         .env_remove("HIVE_LIFECYCLE_TOKEN")
+        .env_remove("HIVE_STORE_URL")
         .env("HIVE_EXECUTION_ID", step.execution)
         .env("HIVE_IDEMPOTENCY_KEY", &step.idempotency_key)
         .envs(step.trace.iter().flat_map(|trace| trace.headers()).map(|(name, value)| (name.to_uppercase(), value)))

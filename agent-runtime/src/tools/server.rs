@@ -147,7 +147,8 @@ impl Server {
         match &self.reach {
             Reach::Program { command, arguments, folder, environment } => {
                 let mut program = Command::new(command);
-                program.args(arguments).envs(environment).env_remove("HIVE_LIFECYCLE_TOKEN");
+                program.args(arguments).envs(environment);
+                program.env_remove("HIVE_LIFECYCLE_TOKEN").env_remove("HIVE_STORE_URL");
                 for secret in ["HIVE_LLM_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"] {
                     if !environment.contains_key(secret) {
                         program.env_remove(secret);
