@@ -52,7 +52,9 @@ impl Controller {
             let pause = self.pause([retry_at, bump_at, look_at]);
             tokio::select! {
                 () = self.wake.notified() => {}
-                _ = gate.changed() => bump_at = self.counted(bump_at),
+                // The end of a drain is a change of state, which is told at once: whoever follows it by long poll is
+                // not kept busy with what it counts, and asks when it comes.
+                _ = gate.changed() => bump_at = bump_at.or(Some(Instant::now() + COUNTERS)),
                 () = self.tripped() => {
                     tracing::warn!("so many executions failed that the circuit breaker opens");
                     let mut core = self.core.lock().await;
@@ -103,15 +105,6 @@ impl Controller {
         let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(Instant::now()));
         let boot = shown.machine.boot_hold.then_some(LOOK_AT_BOOT);
         due.chain(deadline).chain(boot).min().unwrap_or(LONG)
-    }
-
-    /// Status counts what is in flight: at once in a drain, which is followed by long polls, else now and then.
-    fn counted(&self, bump_at: Option<Instant>) -> Option<Instant> {
-        if is_draining(self.shown.borrow().machine.phase) {
-            self.shown.send_modify(|shown| shown.version += 1);
-            return bump_at;
-        }
-        bump_at.or(Some(Instant::now() + COUNTERS))
     }
 
     /// The last permit may have gone. A shutdown ends on its own schedule.
