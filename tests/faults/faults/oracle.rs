@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use hyper::Method;
 use serde_json::Value;
 
 use crate::plane::{number, text};
@@ -131,6 +132,16 @@ impl Oracle {
         }
     }
 
+    /// Whether this is a write to what is the user's: the spec of an AgentRuntime or of an AgentFreeze.
+    pub(crate) fn forbids(&self, method: &Method, resource: &str, subresource: &str) -> bool {
+        let users = matches!(resource, "agentruntimes" | "agentfreezes") && subresource != "status";
+        let forbidden = users && *method != Method::GET;
+        if forbidden {
+            self.lock().violations.push(format!("{method} {resource}: the spec is the user's"));
+        }
+        forbidden
+    }
+
     /// The object is gone, and with it what was said of it.
     pub(crate) fn forget(&self) {
         self.lock().held = None;
@@ -224,6 +235,15 @@ mod tests {
         oracle.accept("a", 3);
         oracle.begin("a");
         assert_eq!(oracle.violations(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_write_of_the_operator_to_the_spec_is_seen() {
+        let oracle = Oracle::default();
+        assert!(oracle.forbids(&Method::PATCH, "agentruntimes", ""));
+        assert!(!oracle.forbids(&Method::PATCH, "agentruntimes", "status"));
+        assert!(!oracle.forbids(&Method::GET, "agentruntimes", ""));
+        assert_eq!(oracle.violations().len(), 1);
     }
 
     #[test]

@@ -158,6 +158,9 @@ async fn pass_on(world: Arc<World>, asked: Asked, body: Bytes) -> Result<(u16, B
 /// Passes a request on and shows its answer to whoever wants to know.
 async fn exchange(world: &World, asked: &Asked, body: Bytes) -> Result<(u16, Bytes), Cut> {
     let is_status = asked.resource == "agentruntimes" && asked.subresource == "status";
+    if world.oracle.forbids(&asked.method, &asked.resource, &asked.subresource) {
+        return Err(Cut);
+    }
     let claim = is_status.then(|| {
         let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
         world.oracle.claim(&sent["status"])
