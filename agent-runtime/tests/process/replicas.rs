@@ -33,7 +33,7 @@ graph:
     - {id: slow, entry_node: a, trigger_type: api, max_concurrent: 12, max_queued: 1000}
     - {id: tick, entry_node: t, trigger_type: timer, trigger_config: {interval_seconds: 0.5, overlap: allow}}
   nodes:
-    - {id: a, node_type: exec, max_retries: 0, command: [/bin/sh, -c, "echo $HIVE_IDEMPOTENCY_KEY $PPID >> LEDGER/begun; sleep 0.3; echo $HIVE_IDEMPOTENCY_KEY >> LEDGER/ended"]}
+    - {id: a, node_type: exec, max_retries: 0, command: [/bin/sh, -c, "echo $HIVE_IDEMPOTENCY_KEY $PPID >> LEDGER/begun; echo $HIVE_STORE_URL >> LEDGER/told; sleep 0.3; echo $HIVE_IDEMPOTENCY_KEY >> LEDGER/ended"]}
     - {id: b, node_type: exec, max_retries: 0, command: [/bin/sh, -c, "echo $HIVE_IDEMPOTENCY_KEY $PPID >> LEDGER/begun; sleep 0.2; echo $HIVE_IDEMPOTENCY_KEY >> LEDGER/ended"]}
     - {id: t, node_type: exec, max_retries: 0, command: [/bin/sh, -c, "echo {{scheduled_time}} >> LEDGER/ticks"]}
   edges: [{source: a, target: b}]
@@ -147,6 +147,7 @@ fn check(replicas: &Replicas, accepted: &BTreeMap<String, String>) {
     assert!(doubled.is_empty(), "an outcome that was written twice: {doubled:?}");
     let ticks = replicas.sql("SELECT count(*) - count(DISTINCT convert_from(record, 'UTF8')::jsonb->'memory'->'scheduled_time') FROM executions WHERE entry_point = 'tick'");
     assert_eq!(ticks, ["0"], "no tick twice");
+    assert!(replicas.lines("told").iter().all(String::is_empty), "no program is told the database's address");
 }
 
 #[tokio::test(flavor = "multi_thread")]
