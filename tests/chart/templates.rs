@@ -122,6 +122,30 @@ fn an_account_and_roles_can_be_somebody_elses() {
 }
 
 #[test]
+fn an_operator_of_some_namespaces_has_roles_in_these_alone() {
+    let set = ["operator.watchNamespaces={red,blue}", "rbac.aggregate=false", "rbac.freezeRole=false"];
+    let objects = with(&set);
+    let env = container(&objects)["env"].as_array().unwrap().clone();
+    assert!(env.contains(&json!({ "name": "WATCH_NAMESPACES", "value": "red,blue" })));
+    let roles: Vec<&Value> = objects.iter().filter(|o| o["kind"] == "Role").collect();
+    let places: Vec<&Value> = roles.iter().map(|role| &role["metadata"]["namespace"]).collect();
+    assert_eq!(places, ["red", "blue", "system", "red"], "each namespace, the operator's own, and the self-test's");
+    let whole = with(&[]);
+    let everywhere = &one(&whole, "ClusterRole", "-agentruntime-operator")["rules"];
+    let (all, few) = (everywhere.as_array().unwrap(), roles[0]["rules"].as_array().unwrap());
+    assert!(few.iter().all(|rule| all.contains(rule)), "nothing but what the cluster's role has");
+    let cluster = one(&objects, "ClusterRole", "-agentruntime-operator")["rules"].as_array().unwrap().clone();
+    assert_eq!(cluster.len() + few.len() + 1, all.len(), "it writes no status of a freeze: it does not see all of it");
+    assert!(cluster.iter().all(|rule| !rule.to_string().contains("agentruntimes")));
+    let alone = with(&[set[0], set[1], set[2], "operator.obeyFreezes=false"]);
+    none(&alone, "ClusterRole");
+    none(&alone, "ClusterRoleBinding");
+    assert!(
+        container(&alone)["env"].as_array().unwrap().contains(&json!({ "name": "OBEY_FREEZES", "value": "false" }))
+    );
+}
+
+#[test]
 fn viewers_read_editors_change_and_neither_may_freeze() {
     let objects = with(&[]);
     for (end, label) in [("-view", "view"), ("-edit", "edit")] {
