@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::removal::{WAIT, install, tags};
-use crate::space::{RELEASE, SYSTEM, Space, attempt, helm, kubectl, runtime};
+use crate::space::{RELEASE, SYSTEM, Space, attempt, eventually, helm, kubectl, runtime};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -20,8 +20,8 @@ fn helm_test_pauses_and_resumes_a_runtime_of_its_own() {
     for step in ["running after", "paused after", "running again after", "passed"] {
         assert!(told.contains(step), "{step}: {told}");
     }
-    let left = kubectl(&["--namespace", SYSTEM, "get", "agentruntimes,pods", "-o", "name"]);
-    assert!(!left.contains("selftest"), "nothing is left: {left}");
+    let left = || kubectl(&["--namespace", SYSTEM, "get", "agentruntimes,pods", "-o", "name"]);
+    eventually("nothing is left", || !left().contains("selftest"), left);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn those_who_may_edit_a_namespace_may_pause_and_may_not_freeze() {
             .is_ok_and(|a| a.trim() == "yes")
     };
     // Aggregation is done by a controller, a moment after the roles are there.
-    crate::space::eventually("editors may", || may("editer", "patch", "agentruntimes.agents.hive.dev"), String::new);
+    eventually("editors may", || may("editer", "patch", "agentruntimes.agents.hive.dev"), String::new);
     assert!(may("viewer", "get", "agentruntimes.agents.hive.dev"));
     assert!(!may("viewer", "patch", "agentruntimes.agents.hive.dev"));
     assert!(!may("editer", "create", "agentfreezes.agents.hive.dev"));
