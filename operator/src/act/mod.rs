@@ -262,9 +262,15 @@ pub fn backoff(first: Duration, most: Duration, doublings: u32) -> Duration {
 }
 
 /// Whether the API server will never take this manifest. A field that the schema does not know comes as
-/// a 500 from server-side apply, with nothing but its text to tell it from a passing failure.
+/// a 500 from server-side apply, with nothing but its text to tell it from a passing failure; a volume that cannot
+/// grow, as a 403, which elsewhere is a right that may come yet.
 fn is_refusal(code: u16, message: &str) -> bool {
-    matches!(code, 400 | 422) || (code == 500 && message.starts_with("failed to create typed patch object"))
+    match code {
+        400 | 422 => true,
+        403 => message.contains("pvc can be resized"),
+        500 => message.starts_with("failed to create typed patch object"),
+        _ => false,
+    }
 }
 
 /// What a watch shows of a child, for `Memory`.
@@ -297,5 +303,22 @@ async fn within<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict { what: what.to_owned() }),
         Ok(Err(source)) => Err(Error::Api { what: what.to_owned(), source }),
         Err(_) => Err(Error::Timeout { what: what.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_the_user_can_mend_is_told_from_what_passes() {
+        let resize = "persistentvolumeclaims \"demo-data\" is forbidden: only dynamically provisioned pvc can be resized \
+                      and the storageclass that provisions the pvc must support resize";
+        for (code, message) in [(422, "invalid"), (403, resize), (500, "failed to create typed patch object (x)")] {
+            assert!(is_refusal(code, message), "{code} {message}");
+        }
+        for (code, message) in [(403, "cannot patch resource"), (500, "etcdserver: timeout"), (429, "slow down")] {
+            assert!(!is_refusal(code, message), "{code} {message}");
+        }
     }
 }
