@@ -1,12 +1,14 @@
 //! The custom resources of the group `agents.hive.dev`: types, validation and the CRD that is generated from them.
 
 pub mod freeze;
+pub mod hook;
 pub mod spec;
 pub mod status;
 pub mod window;
 pub mod yaml;
 
 pub use freeze::*;
+pub use hook::*;
 pub use spec::*;
 pub use status::*;
 pub use window::*;

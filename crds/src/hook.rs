@@ -1,0 +1,47 @@
+//! Hooks: what pods are told around a pause and a resume.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A call into each pod when its state changes. It is made once for a change, unless the operator dies between the
+/// pod's answer and the note of it: then again, with the same Idempotency-Key.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Hook {
+    /// A POST without a body. A code from 200 to 299 is success.
+    pub http: HttpHook,
+    /// Seconds for the answer.
+    #[serde(default = "ten")]
+    #[schemars(range(min = 1, max = 300))]
+    pub timeout_seconds: i32,
+    /// What a call that fails leads to.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+}
+
+fn ten() -> i32 {
+    10
+}
+
+/// Where in a pod a hook is called.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpHook {
+    /// The path, with a query if there is one.
+    #[schemars(regex(pattern = r"^/[A-Za-z0-9/._~?=&%-]*$"), length(max = 512))]
+    pub path: String,
+    /// The port; lifecycle.port if left out. The template must declare it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: Option<i32>,
+}
+
+/// What a hook that fails leads to.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// It is passed over.
+    #[default]
+    Ignore,
+    /// It is called again until it succeeds: the pause waits, or the resume is not complete; the object is Stalled.
+    Fail,
+}
