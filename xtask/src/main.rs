@@ -11,6 +11,7 @@ mod faults;
 mod fuzz;
 mod gate;
 mod images;
+mod mutants;
 mod progress;
 mod release;
 mod reproduce;
@@ -43,6 +44,8 @@ enum Task {
     Test(test::Test),
     /// Run the operator under every fault at every place, against an API server of its own
     Faults(faults::Faults),
+    /// Break one rule at a time in a copy, and see that the test that guards it fails
+    Mutants(mutants::Mutants),
     /// Give every parser of the runtime changed seeds, for a minute each
     Fuzz(fuzz::Fuzz),
     /// Measure the product
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Demo(task) => demo::run(&task),
         Task::Test(task) => test::run(&task),
         Task::Faults(task) => faults::run(&task),
+        Task::Mutants(task) => mutants::run(&task),
         Task::Fuzz(task) => fuzz::run(&task),
         Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),
