@@ -136,11 +136,25 @@ fn collect(world: &World, scenario: Scenario, at: &mut Instant) {
 async fn tidy(world: &World, lingers: bool, scenario: Scenario) {
     world.released.send_replace(true);
     world.operators[1].stop().await;
-    if lingers && scenario != Scenario::Delete {
+    if scenario == Scenario::Delete {
+        world.operators[0].stop().await;
+        let _ = tokio::time::timeout(PATIENCE, clear(world)).await;
+        return;
+    }
+    if lingers {
         world.crash(0).await;
     }
-    if scenario != Scenario::Delete {
-        world.watched().await;
+    world.watched().await;
+}
+
+/// Takes away what a stopped operator has made since for an object that is gone: the next of the name begins anew.
+async fn clear(world: &World) {
+    while !world.quiet() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    world.note(Note::Collect);
+    while !Scenario::Delete.reached(world) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
