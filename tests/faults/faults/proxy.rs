@@ -251,8 +251,12 @@ impl Asked {
             (&Method::GET, _, "") => "list",
             (method, ..) => method.as_str(),
         };
-        // A freeze is named after its world.
-        let name = if resource == "agentfreezes" && !name.is_empty() { "FREEZE" } else { name };
+        // A freeze is named after its world, and an Event after its time.
+        let name = match resource {
+            "agentfreezes" if !name.is_empty() => "FREEZE",
+            "events" => "",
+            _ => name,
+        };
         let site = [verb, resource, name, subresource].into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>();
         let layer = if head.method == Method::GET { Layer::Read } else { Layer::Write };
         let header = |name: &str| {
