@@ -9,6 +9,9 @@ use kube::runtime::wait::{Condition, await_condition, conditions};
 use serde_json::json;
 use tokio::time::timeout;
 
+/// Seconds in which its own rollout must get on.
+const PROGRESS_SECONDS: i32 = 600;
+
 /// What the self-test is called and how long it may take.
 #[derive(clap::Args, Clone, Debug)]
 pub struct SelfTest {
@@ -137,7 +140,15 @@ fn runtime(name: &str) -> AgentRuntime {
         },
     });
     let source = crds::AgentSource { inline: agent.as_object().cloned(), ..crds::AgentSource::default() };
-    AgentRuntime::new(name, crds::AgentRuntimeSpec { agent: Some(source), replicas: 1, ..Default::default() })
+    AgentRuntime::new(
+        name,
+        crds::AgentRuntimeSpec {
+            agent: Some(source),
+            replicas: 1,
+            progress_deadline_seconds: PROGRESS_SECONDS,
+            ..Default::default()
+        },
+    )
 }
 
 /// It is settled in a state: at the present generation, with Ready=True.

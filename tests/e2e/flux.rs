@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Once;
 
 use cluster::Silent;
 use serde_json::{Value, json};
@@ -14,6 +15,9 @@ use serde_json::{Value, json};
 use crate::space::{Space, attempt, cluster, condition, eventually, kubectl};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// Tests beside each other make them once.
+static DEFINITIONS: Once = Once::new();
 
 /// A repository of which each commit is a folder, and the controller that follows it.
 struct Flux<'a> {
@@ -49,7 +53,7 @@ impl Drop for Flux<'_> {
 
 impl<'a> Flux<'a> {
     fn start(space: &'a Space) -> Self {
-        definitions();
+        DEFINITIONS.call_once(definitions);
         let folder = tempfile::tempdir().unwrap();
         let address = serve(folder.path().to_owned());
         let log = std::fs::File::create(folder.path().join("controller.log")).unwrap();

@@ -84,7 +84,8 @@ fn look(object: &Value, event: &str) {
     let mut wrong = Vec::new();
     if written && !gone {
         wrong = judge(object, before.as_ref().filter(|_| event == "MODIFIED"));
-        if object["status"]["state"] == "paused" {
+        // Where there is no pod nobody can be asked.
+        if object["status"]["state"] == "paused" && object["status"]["replicas"] != 0 {
             wrong.extend(witness(object, &namespace, &name));
         }
     }
@@ -113,7 +114,8 @@ fn judge(object: &Value, before: Option<&Value>) -> Vec<String> {
     let generation = number(&object["metadata"]["generation"]);
     let observed = number(&status["observedGeneration"]);
     demand(observed <= generation, "observedGeneration is ahead of the spec");
-    if observed == -1 && status["conditions"].is_null() {
+    // As the API server fills it in, before anybody has written one.
+    if observed == -1 && status["conditions"].as_array().is_none_or(Vec::is_empty) {
         return wrong;
     }
     let left_alone = object["metadata"]["annotations"]["agents.hive.dev/reconcile"] == "disabled";
