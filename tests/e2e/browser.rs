@@ -69,11 +69,20 @@ impl Browser {
         let host = &self.driver_at;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).map_err(|error| error.to_string())?;
-        let answer = String::from_utf8_lossy(&answer);
-        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        let value = serde_json::from_str::<Value>(body).map_err(|error| format!("{error}: {body}"))?["value"].clone();
+        // The driver keeps the connection open: the answer is as long as its head says.
+        let mut answer = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while answer.read_line(&mut line).map_err(|error| error.to_string())? > 2 {
+            let (name, value) = line.split_once(':').unwrap_or_default();
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().map_err(|_| line.clone())?;
+            }
+            line.clear();
+        }
+        let mut body = vec![0; length];
+        answer.read_exact(&mut body).map_err(|error| error.to_string())?;
+        let body = String::from_utf8_lossy(&body);
+        let value = serde_json::from_str::<Value>(&body).map_err(|error| format!("{error}: {body}"))?["value"].clone();
         if value["error"].is_string() { Err(value.to_string()) } else { Ok(value) }
     }
 

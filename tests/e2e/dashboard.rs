@@ -41,6 +41,7 @@ fn a_pause_with_work_in_flight_is_asked_for_watched_and_undone() {
     browser.shows("#executions", &id);
     browser.press("Follow the log");
     browser.shows("#log", &id);
+    browser.run("window.scrollTo(0, 0)");
     browser.picture("dashboard-detail.png");
     browser.shows("#detail .state", "paused");
     assert_eq!(space.ready("demo")["status"]["state"], "paused");
@@ -101,7 +102,7 @@ fn it_fits_a_phone_and_works_by_keyboard() {
     assert!(wide.as_i64().unwrap() <= 0, "it scrolls sideways by {wide}");
     browser.picture("dashboard-phone.png");
     let reached = browser.run(
-        "const all = [...document.querySelectorAll('a, button, input, select')].filter((e) => !e.disabled); \
+        "const all = [...document.querySelectorAll('a, button, input, select')].filter((e) => !e.disabled && e.checkVisibility()); \
          return all.every((e) => { e.focus(); return document.activeElement === e; })",
     );
     assert_eq!(reached, true, "everything that can be used can have the focus");
