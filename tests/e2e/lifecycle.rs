@@ -149,7 +149,8 @@ fn last_exit(space: &Space, before: &Value) -> i64 {
         || {
             let container = space.pod("demo")["status"]["containerStatuses"][0].clone();
             exit = container["lastState"]["terminated"]["exitCode"].as_i64();
-            container["restartCount"] != *count && container["state"]["running"].is_object()
+            // The kubelet may show the new container a moment before it shows how the old one ended.
+            container["restartCount"] != *count && container["state"]["running"].is_object() && exit.is_some()
         },
         String::new,
     );

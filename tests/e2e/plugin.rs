@@ -58,10 +58,13 @@ fn an_execution_is_begun_followed_and_cancelled_by_the_plugin() {
     assert!(lines.len() > 2 && lines[0].trim_start().starts_with('1'), "{events}");
     assert!(lines.last().unwrap().contains("succeeded"), "the stream ends with its end: {events}");
     let key = ["--idempotency-key", "once"];
-    let once = |_: u32| done(&space, &[["trigger", "demo", "slow"].as_slice(), &key].concat());
-    assert_eq!(once(1), once(2), "the same key is the same execution");
-    let slow: Value = serde_json::from_str(&once(3)).unwrap();
-    let slow = slow["execution"].as_str().unwrap();
+    let once = || -> Value {
+        let said = done(&space, &[["trigger", "demo", "slow"].as_slice(), &key].concat());
+        serde_json::from_str::<Value>(&said).unwrap()["execution"].clone()
+    };
+    let slow = once();
+    assert_eq!(slow, once(), "the same key is the same execution");
+    let slow = slow.as_str().unwrap();
     done(&space, &["executions", "cancel", "demo", slow]);
     let pod = space.pod("demo");
     eventually("cancelled", || execution(&pod, slow)["state"] == "cancelled", || execution(&pod, slow).to_string());
@@ -74,9 +77,9 @@ fn an_execution_is_begun_followed_and_cancelled_by_the_plugin() {
 #[test]
 fn a_pause_waits_says_what_holds_it_up_and_exits_by_what_was_reached() {
     let space = Space::new("plugin-pause");
-    space.start(&runtime("demo", 8, &json!({})));
+    space.start(&runtime("demo", 15, &json!({})));
     let id = space.work(&space.pod("demo"), "slow");
-    let late = refused(&space, &["pause", "demo", "--wait", "--timeout", "1s", "--reason", "bad model"], 3);
+    let late = refused(&space, &["pause", "demo", "--wait", "--timeout", "4s", "--reason", "bad model"], 3);
     assert!(late.contains("1 in flight") && late.contains("explain-state"), "{late}");
     let why = done(&space, &["explain-state", "demo"]);
     assert!(why.contains(&id) && why.contains("bad model"), "{why}");

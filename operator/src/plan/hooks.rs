@@ -55,6 +55,9 @@ pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> 
             let Some(hook) = &lifecycle.pre_pause else { return keep };
             let epoch = file.epoch + 1;
             let begun = recorded.filter(|record| is_of(record, HookKind::PrePause, epoch));
+            if begun.is_none() && unheard(seen) > 0 {
+                return Hooks { holds: true, under_way: Some((HookKind::PrePause, unheard(seen))), ..keep };
+            }
             let record = begun.unwrap_or_else(|| HookRecord {
                 turn: HookTurn { hook: HookKind::PrePause, epoch, begun: now },
                 left: running(seen, file),
@@ -69,6 +72,9 @@ pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> 
             go_on(seen, file, hook, record, now)
         }
         (Desired::Paused | Desired::Stopped, Desired::Running) if lifecycle.post_resume.is_some() => {
+            if unheard(seen) > 0 {
+                return Hooks { holds: true, under_way: Some((HookKind::PostResume, unheard(seen))), ..keep };
+            }
             let resumed = live(seen).filter(|pod| acknowledged(seen, pod, file)).map(|pod| pod.uid.clone());
             let resumed: Vec<String> = resumed.collect();
             Hooks { resumed: (!resumed.is_empty()).then_some((now, resumed)), ..keep }
@@ -158,6 +164,16 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
 /// Pods that can be called at all.
 fn live(seen: &Observed) -> impl Iterator<Item = &PodFacts> {
     seen.pods.iter().filter(|pod| !pod.ended && !pod.terminating && pod.container.is_some() && pod.address.is_some())
+}
+
+/// Pods that this operator has not heard of and not tried in vain: it has just begun, and to take them for pods
+/// without a hook to call would pass them over.
+fn unheard(seen: &Observed) -> usize {
+    let asked = |pod: &&PodFacts| {
+        let contact = seen.contacts.get(&pod.uid);
+        contact.is_some_and(|contact| contact.answer.is_some() || contact.failures > 0)
+    };
+    live(seen).filter(|pod| pod.unsafe_target.is_none()).filter(|pod| !asked(pod)).count()
 }
 
 /// Pods that said in this container that they run, under the epoch in force.

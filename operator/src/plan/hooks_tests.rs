@@ -76,6 +76,22 @@ fn another_operator_calls_only_those_that_are_left() {
 }
 
 #[test]
+fn an_operator_that_has_just_begun_passes_no_pod_over() {
+    let mut world = World::with_hooks(FailurePolicy::Fail);
+    world.fail_over();
+    world.ask(DesiredState::Paused);
+    world.settle(20);
+    assert_eq!(world.hooked, ["pod-1 prePause 2", "pod-2 prePause 2"]);
+    assert_eq!(world.condition("Ready"), "True Paused");
+    world.hooked.clear();
+    world.fail_over();
+    world.ask(DesiredState::Running);
+    world.settle(20);
+    assert_eq!(world.hooked, ["pod-1 postResume 3", "pod-2 postResume 3"]);
+    assert_eq!(world.condition("Ready"), "True Running");
+}
+
+#[test]
 fn a_hook_that_fails_is_passed_over_or_holds_the_pause_up_as_its_policy_says() {
     for (policy, reason) in [(FailurePolicy::Ignore, "True Paused"), (FailurePolicy::Fail, "False HookFailed")] {
         let mut world = World::with_hooks(policy);
