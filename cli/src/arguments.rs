@@ -1,7 +1,6 @@
 //! The command line: what can be asked for, and the help on it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,12 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::ArgValueCompleter;
 use crds::FreezeMode;
-use kube::api::ListParams;
 
-use crate::error::Error;
-use crate::kubernetes::Kubernetes;
+use crate::completion::{freezes, names};
 
 const CODES: &str = "Exit codes:
   0  done
@@ -397,15 +394,6 @@ pub(crate) enum Shell {
     Fish,
 }
 
-/// What the user's shell is to source.
-pub(crate) fn completion(shell: Shell) -> &'static str {
-    match shell {
-        Shell::Bash => "source <(COMPLETE=bash kubectl-hive)",
-        Shell::Zsh => "source <(COMPLETE=zsh kubectl-hive)",
-        Shell::Fish => "COMPLETE=fish kubectl-hive | source",
-    }
-}
-
 /// Whole seconds, minutes or hours.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, factor) = match text.as_bytes().last() {
@@ -416,51 +404,6 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     };
     let seconds = number.and_then(|number| number.parse::<u64>().ok()).and_then(|number| number.checked_mul(factor));
     seconds.map(Duration::from_secs).ok_or_else(|| "give seconds, minutes or hours, such as 90s or 5m".to_owned())
-}
-
-/// The place that stands on a command line which is not finished, and so cannot be parsed.
-fn place(words: impl Iterator<Item = String>) -> Place {
-    let mut place = Place::default();
-    let mut words = words.peekable();
-    while let Some(word) = words.next() {
-        let (flag, value) = match word.split_once('=') {
-            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
-            None => (word, words.peek().cloned()),
-        };
-        match flag.as_str() {
-            "-n" | "--namespace" => place.namespace = value,
-            "--context" => place.context = value,
-            _ => {}
-        }
-    }
-    place
-}
-
-/// The runtimes of the present namespace whose names begin so.
-fn names(begun: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(begun, async {
-        let runtimes = Kubernetes::connect(&place(std::env::args())).await?.list(None).await?;
-        Ok(runtimes.into_iter().filter_map(|runtime| runtime.metadata.name).collect())
-    })
-}
-
-/// The freezes whose names begin so.
-fn freezes(begun: &OsStr) -> Vec<CompletionCandidate> {
-    candidates(begun, async {
-        let cluster = Kubernetes::connect(&place(std::env::args())).await?;
-        let list = cluster.freezes().list(&ListParams::default()).await;
-        let list = list.map_err(|error| Error::Input(error.to_string()))?;
-        Ok(list.items.into_iter().filter_map(|freeze| freeze.metadata.name).collect())
-    })
-}
-
-/// A shell wants silence rather than an error, and soon.
-fn candidates(begun: &OsStr, asked: impl Future<Output = Result<Vec<String>, Error>>) -> Vec<CompletionCandidate> {
-    let begun = begun.to_string_lossy().into_owned();
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let listed = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), asked).await });
-    let names = listed.ok().and_then(Result::ok).unwrap_or_default();
-    names.into_iter().filter(|name| name.starts_with(&begun)).map(CompletionCandidate::new).collect()
 }
 
 #[cfg(test)]
@@ -479,14 +422,6 @@ mod tests {
         assert!(Cli::try_parse_from(["kubectl-hive", "pause"]).is_err());
         assert!(Cli::try_parse_from(["kubectl-hive", "pause", "a", "--all"]).is_err());
         assert!(Cli::try_parse_from(["kubectl-hive", "pause", "--all"]).is_ok());
-    }
-
-    #[test]
-    fn a_line_that_is_not_finished_says_where() {
-        let of = |line: &str| place(line.split(' ').map(str::to_owned));
-        assert_eq!(of("kubectl-hive -n shop pause").namespace.as_deref(), Some("shop"));
-        assert_eq!(of("kubectl-hive pause --namespace=shop --context east a").context.as_deref(), Some("east"));
-        assert_eq!(of("kubectl-hive pause").namespace, None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The process: reads the arguments, does what they ask, and says how it went by its exit code.
 
 mod arguments;
+mod completion;
 mod confirm;
 mod conformance;
 mod dashboard;
@@ -69,7 +70,7 @@ async fn run(cli: Cli) -> Result<(), Error> {
         Command::Dashboard(task) => dashboard::run(cluster().await?, task).await,
         Command::Doctor => doctor::run(&cluster().await?).await,
         Command::Completion { shell } => {
-            println!("{}", arguments::completion(*shell));
+            println!("{}", completion::script(*shell));
             Ok(())
         }
     }
