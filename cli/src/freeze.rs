@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crds::{AgentFreeze, AgentFreezeSpec, HeldState};
-use futures::StreamExt as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::api::ObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::watch_object;
 
 use crate::arguments::{Freeze, Labels, Unfreeze};
 use crate::confirm;
 use crate::error::Error;
 use crate::kubernetes::{Kubernetes, api};
+use crate::wait::{follow, spinner};
 
 /// The label that every namespace has of its own name.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -87,34 +84,15 @@ async fn affected(cluster: &Kubernetes, task: &Freeze) -> Result<usize, Error> {
 }
 
 async fn reached(cluster: &Kubernetes, name: &str, timeout: Duration) -> Result<(), Error> {
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
+    let bar = spinner();
     let mut last = "the operator has not answered yet".to_owned();
-    let followed = async {
-        let mut changes = watch_object(cluster.freezes(), name).default_backoff().boxed();
-        while let Some(change) = changes.next().await {
-            match change {
-                Ok(Some(freeze)) => {
-                    last = progress(&freeze);
-                    bar.set_message(format!("{name}: {last}"));
-                    if is_reached(&freeze) {
-                        return Ok(());
-                    }
-                }
-                Ok(None) => return Err(Error::Input(format!("agentfreeze {name} was deleted meanwhile"))),
-                // The watch begins again by itself.
-                Err(error) => bar.set_message(format!("{name}: {error}")),
-            }
-        }
-        Err(Error::Input(format!("the watch of agentfreeze {name} ended")))
-    };
+    let what = format!("agentfreeze {name}");
+    let freezes = cluster.freezes();
+    let followed = follow(&freezes, (&what, name), &bar, &mut last, |now| (progress(now), is_reached(now)));
     let outcome = tokio::time::timeout(timeout, followed).await;
     bar.finish_and_clear();
     match outcome {
-        Ok(outcome) => outcome.map(|()| println!("agentfreeze {name}: {last}")),
+        Ok(outcome) => outcome.map(|()| println!("{what}: {last}")),
         Err(_) => Err(Error::TimedOut(format!(
             "not reached within {} s: {last}\nIt stays asked for. See kubectl get agentfreeze {name} -o yaml",
             timeout.as_secs()

@@ -1,13 +1,16 @@
 //! Following status: until a change is reached, with a progress bar, and `status` itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::AgentRuntime;
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
+use kube::api::{Api, Resource};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watch_object, watcher};
+use serde::de::DeserializeOwned;
 
 use crate::arguments::{Output, Status};
 use crate::error::Error;
@@ -24,15 +27,16 @@ pub(crate) fn is_reached(runtime: &AgentRuntime, generation: i64) -> bool {
 
 /// Waits until each has reached what was asked; the time is for all together.
 pub(crate) async fn reached(cluster: &Kubernetes, runtimes: &[AgentRuntime], timeout: Duration) -> Result<(), Error> {
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(120));
+    let bar = spinner();
     let end = tokio::time::Instant::now() + timeout;
     for runtime in runtimes {
         let mut last = show::progress(runtime);
-        let followed = follow(cluster, runtime, &bar, &mut last);
+        let (namespace, name) = identity(runtime);
+        let generation = runtime.metadata.generation.unwrap_or(0);
+        let what = format!("agentruntime {namespace}/{name}");
+        let objects = cluster.of(namespace);
+        let followed =
+            follow(&objects, (&what, name), &bar, &mut last, |now| (show::progress(now), is_reached(now, generation)));
         match tokio::time::timeout_at(end, followed).await {
             Ok(outcome) => outcome?,
             Err(_) => {
@@ -43,37 +47,51 @@ pub(crate) async fn reached(cluster: &Kubernetes, runtimes: &[AgentRuntime], tim
                 )));
             }
         }
-        let (namespace, name) = identity(runtime);
-        bar.suspend(|| println!("agentruntime {namespace}/{name}: {last}"));
+        bar.suspend(|| println!("{what}: {last}"));
     }
     bar.finish_and_clear();
     Ok(())
 }
 
-async fn follow(
-    cluster: &Kubernetes,
-    runtime: &AgentRuntime,
+/// What moves while something is waited for.
+pub(crate) fn spinner() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// Follows one object, called `what` in errors, until `look` says that it has reached what is waited for. What
+/// `look` says of it is shown, and kept in `last`.
+pub(crate) async fn follow<K>(
+    objects: &Api<K>,
+    (what, name): (&str, &str),
     bar: &ProgressBar,
     last: &mut String,
-) -> Result<(), Error> {
-    let (namespace, name) = identity(runtime);
-    let generation = runtime.metadata.generation.unwrap_or(0);
-    let mut changes = watch_object(cluster.of(namespace), name).default_backoff().boxed();
+    look: impl Fn(&K) -> (String, bool),
+) -> Result<(), Error>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let mut changes = watch_object(objects.clone(), name).default_backoff().boxed();
     while let Some(change) = changes.next().await {
         match change {
             Ok(Some(now)) => {
-                *last = show::progress(&now);
+                let reached;
+                (*last, reached) = look(&now);
                 bar.set_message(format!("{name}: {last}"));
-                if is_reached(&now, generation) {
+                if reached {
                     return Ok(());
                 }
             }
-            Ok(None) => return Err(Error::Input(format!("agentruntime {namespace}/{name} was deleted meanwhile"))),
+            Ok(None) => return Err(Error::Input(format!("{what} was deleted meanwhile"))),
             // The watch begins again by itself.
             Err(error) => bar.set_message(format!("{name}: {error}")),
         }
     }
-    Err(Error::Input(format!("the watch of {namespace}/{name} ended")))
+    Err(Error::Input(format!("the watch of {what} ended")))
 }
 
 /// `status`: once, at each change, or until all is reached.

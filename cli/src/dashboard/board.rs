@@ -1,6 +1,6 @@
 //! What the API server has shown so far: every runtime and freeze, and how each runtime changed since the page was opened.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -55,20 +55,20 @@ pub(super) struct Board {
     /// What is wrong with the picture, by where it comes from.
     pub(super) troubles: BTreeMap<&'static str, String>,
     /// Of a list that is being read anew: what it has not named yet.
-    stale: BTreeMap<Id, ()>,
+    stale: BTreeSet<Id>,
 }
 
 impl Board {
     /// Takes one event of the watch of runtimes.
     fn take(&mut self, event: Event<AgentRuntime>, now: Timestamp) {
         match event {
-            Event::Init => self.stale = self.runtimes.keys().map(|id| (id.clone(), ())).collect(),
+            Event::Init => self.stale = self.runtimes.keys().cloned().collect(),
             Event::InitApply(runtime) | Event::Apply(runtime) => self.put(runtime, now),
             Event::Delete(runtime) => {
                 self.runtimes.remove(&id(&runtime));
             }
             Event::InitDone => {
-                for id in std::mem::take(&mut self.stale).into_keys() {
+                for id in std::mem::take(&mut self.stale) {
                     self.runtimes.remove(&id);
                 }
             }
@@ -123,14 +123,14 @@ fn id(runtime: &AgentRuntime) -> Id {
 /// The board as it is, and a number that changes with it.
 #[derive(Clone, Debug)]
 pub(super) struct Watched {
-    board: Arc<RwLock<Board>>,
+    board: Arc<RwLock<Arc<Board>>>,
     version: watch::Sender<u64>,
 }
 
 impl Watched {
-    /// The board at this moment.
-    pub(super) fn read(&self) -> Board {
-        self.board.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    /// The board at this moment; it is copied only when it changes while somebody still reads it.
+    pub(super) fn read(&self) -> Arc<Board> {
+        Arc::clone(&self.board.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Told of each change.
@@ -139,7 +139,9 @@ impl Watched {
     }
 
     fn change(&self, change: impl FnOnce(&mut Board)) {
-        change(&mut self.board.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let mut board = self.board.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        change(Arc::make_mut(&mut board));
+        drop(board);
         self.version.send_modify(|version| *version += 1);
     }
 }
