@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use redb::ReadableTable as _;
 
-use super::tables::{DEFINITIONS, EXECUTIONS, IDEMPOTENCY, JOURNAL, LIVE, TICKS, USAGE, read_key};
+use super::tables::{DEFINITIONS, EXECUTIONS, JOURNAL, LIVE, TICKS, USAGE, read_key};
 use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, Store};
 use crate::store::Filter;
 
@@ -143,17 +143,17 @@ impl Store {
             let count = old.len();
             all.extend(old.iter().cloned());
             let now = Timestamp::now();
-            self.write(move |txn| {
-                let (mut executions, mut journal) = (txn.open_table(EXECUTIONS)?, txn.open_table(JOURNAL)?);
+            self.write(move |tables| {
+                let (executions, journal) = (tables.executions.open()?, tables.journal.open()?);
                 for id in &old {
                     executions.remove(id.as_str())?;
                     journal.retain_in((id.as_str(), 0)..=(id.as_str(), u64::MAX), |_, _| false)?;
                 }
                 let fresh = |at: i64| now.as_second() - at < KEY_LIFETIME_SECONDS;
-                txn.open_table(IDEMPOTENCY)?.retain(|_, value| fresh(read_key(value).0))?;
+                tables.idempotency.open()?.retain(|_, value| fresh(read_key(value).0))?;
                 let day = cutoff.strftime("%Y-%m-%d").to_string();
                 let kept = |key: &str| key.starts_with("execution/") || key.rsplit('/').next() >= Some(day.as_str());
-                txn.open_table(USAGE)?.retain(|key, _| kept(key))?;
+                tables.usage.open()?.retain(|key, _| kept(key))?;
                 Ok(())
             })
             .await?;

@@ -22,7 +22,7 @@ pub use writer::Ended;
 
 use super::{Accepted, Commit, Entry, Error, Execution, KEY_LIFETIME_SECONDS, Key, State, Used, execution_key};
 use synced::Synced;
-use tables::{COUNTERS, DEFINITIONS, EXECUTIONS, IDEMPOTENCY, JOURNAL, LIVE, TICKS, USAGE};
+use tables::{COUNTERS, DEFINITIONS, IDEMPOTENCY, Tables};
 use writer::Writer;
 
 /// Bytes of the file that are kept in memory at most.
@@ -80,16 +80,16 @@ impl Store {
     pub async fn accept(&self, execution: Execution, key: Option<Key>) -> Result<Accepted, Error> {
         self.has_room()?;
         let now = Timestamp::now().as_second();
-        let accepted = self.write(move |txn| {
+        let accepted = self.write(move |tables| {
             if let Some(key) = &key {
                 let name = key_name(&execution.entry_point, key);
-                let mut keys = txn.open_table(IDEMPOTENCY)?;
-                if let Some(before) = used_before(&keys, &name, key, now)? {
+                let keys = tables.idempotency.open()?;
+                if let Some(before) = used_before(keys, &name, key, now)? {
                     return Ok(before);
                 }
                 keys.insert(name.as_str(), (now, &key.body, execution.id.as_str()))?;
             }
-            put_new(txn, &execution)?;
+            put_new(tables, &execution)?;
             Ok(Accepted::New)
         });
         let accepted = accepted.await?;
@@ -115,15 +115,15 @@ impl Store {
     pub async fn tick(&self, entry_point: String, due: Timestamp, execution: Option<Execution>) -> Result<bool, Error> {
         self.has_room()?;
         let begins = execution.is_some();
-        let inserted = self.write(move |txn| {
-            let mut ticks = txn.open_table(TICKS)?;
+        let inserted = self.write(move |tables| {
+            let ticks = tables.ticks.open()?;
             let last = ticks.get(entry_point.as_str())?.map(|found| found.value());
             if last.is_some_and(|last| last >= due.as_millisecond()) {
                 return Ok(false);
             }
             ticks.insert(entry_point.as_str(), due.as_millisecond())?;
             if let Some(execution) = &execution {
-                put_new(txn, execution)?;
+                put_new(tables, execution)?;
             }
             Ok(true)
         });
@@ -142,26 +142,25 @@ impl Store {
     pub async fn commit(&self, commit: Commit) -> Result<Option<Range<u64>>, Error> {
         let failed = commit.execution.state == State::Failed;
         let begun = i64::try_from(commit.begins.len()).unwrap_or(i64::MAX);
-        let written = self.write(move |txn| {
+        let written = self.write(move |tables| {
             let execution = &commit.execution;
-            let mut live = txn.open_table(LIVE)?;
+            let live = tables.live.open()?;
             if live.get(execution.id.as_str())?.is_none() {
                 return Ok(None);
             }
             if execution.state.is_terminal() {
                 live.remove(execution.id.as_str())?;
-                txn.open_table(USAGE)?.remove(execution_key(&execution.id).as_str())?;
+                tables.usage.open()?.remove(execution_key(&execution.id).as_str())?;
             }
-            drop(live);
             if execution.state == State::Failed {
-                add(txn, "failed")?;
+                add(tables, "failed")?;
             }
-            txn.open_table(EXECUTIONS)?.insert(execution.id.as_str(), execution.encode().as_slice())?;
+            tables.executions.open()?.insert(execution.id.as_str(), execution.encode().as_slice())?;
             for (begun, _) in &commit.begins {
-                put_new(txn, begun)?;
+                put_new(tables, begun)?;
             }
-            used(txn, &commit.used)?;
-            append(txn, &execution.id, &commit.entries).map(Some)
+            used(tables, &commit.used)?;
+            append(tables, &execution.id, &commit.entries).map(Some)
         });
         let written = written.await?;
         if written.is_some() {
@@ -176,9 +175,9 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn append(&self, id: String, entries: Vec<Entry>, spent: Vec<Used>) -> Result<Range<u64>, Error> {
-        self.write(move |txn| {
-            used(txn, &spent)?;
-            append(txn, &id, &entries)
+        self.write(move |tables| {
+            used(tables, &spent)?;
+            append(tables, &id, &entries)
         })
         .await
     }
@@ -189,8 +188,8 @@ impl Store {
     /// # Errors
     /// Nothing was counted.
     pub async fn reserve(&self, limits: Vec<(Used, i64)>) -> Result<Option<String>, Error> {
-        self.write(move |txn| {
-            let mut usage = txn.open_table(USAGE)?;
+        self.write(move |tables| {
+            let usage = tables.usage.open()?;
             for (used, limit) in &limits {
                 let before = usage.get(used.key.as_str())?.map_or(0, |found| found.value());
                 if before.saturating_add(used.amount) > *limit {
@@ -211,13 +210,13 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn reopen(&self, execution: Execution, entries: Vec<Entry>) -> Result<bool, Error> {
-        self.write(move |txn| {
+        self.write(move |tables| {
             let id = execution.id.as_str();
-            if txn.open_table(LIVE)?.insert(id, ())?.is_some() {
+            if tables.live.open()?.insert(id, ())?.is_some() {
                 return Ok(false);
             }
-            txn.open_table(EXECUTIONS)?.insert(id, execution.encode().as_slice())?;
-            append(txn, id, &entries)?;
+            tables.executions.open()?.insert(id, execution.encode().as_slice())?;
+            append(tables, id, &entries)?;
             Ok(true)
         })
         .await
@@ -232,8 +231,8 @@ impl Store {
         if self.read(|txn| Ok(txn.open_table(DEFINITIONS)?.get(hash.as_str())?.is_some()))? {
             return Ok(());
         }
-        let keep = move |txn: &redb::WriteTransaction| {
-            txn.open_table(DEFINITIONS)?.insert(hash.as_str(), (file.as_str(), text.as_str()))?;
+        let keep = move |tables: &mut Tables<'_>| {
+            tables.definitions.open()?.insert(hash.as_str(), (file.as_str(), text.as_str()))?;
             Ok(())
         };
         self.writer.put(keep).await
@@ -268,7 +267,7 @@ impl Store {
 
     async fn write<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+        operation: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let outcome = self.writer.run(operation).await;
         self.counts.healthy.store(outcome.is_ok(), Ordering::Relaxed);
@@ -327,8 +326,8 @@ fn used_before(
 }
 
 /// Gives the numbers of the new entries.
-fn append(txn: &redb::WriteTransaction, id: &str, entries: &[Entry]) -> Result<Range<u64>, redb::Error> {
-    let mut journal = txn.open_table(JOURNAL)?;
+fn append(tables: &mut Tables<'_>, id: &str, entries: &[Entry]) -> Result<Range<u64>, redb::Error> {
+    let journal = tables.journal.open()?;
     let last = journal.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
     let first = last.map_or(1, |(key, _)| key.value().1 + 1);
     let mut next = first;
@@ -339,11 +338,11 @@ fn append(txn: &redb::WriteTransaction, id: &str, entries: &[Entry]) -> Result<R
     Ok(first..next)
 }
 
-fn used(txn: &redb::WriteTransaction, all: &[Used]) -> Result<(), redb::Error> {
+fn used(tables: &mut Tables<'_>, all: &[Used]) -> Result<(), redb::Error> {
     if all.is_empty() {
         return Ok(());
     }
-    let mut usage = txn.open_table(USAGE)?;
+    let usage = tables.usage.open()?;
     for used in all {
         let before = usage.get(used.key.as_str())?.map_or(0, |found| found.value());
         usage.insert(used.key.as_str(), before.saturating_add(used.amount).max(0))?;
@@ -351,14 +350,14 @@ fn used(txn: &redb::WriteTransaction, all: &[Used]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn put_new(txn: &redb::WriteTransaction, execution: &Execution) -> Result<(), redb::Error> {
-    txn.open_table(EXECUTIONS)?.insert(execution.id.as_str(), execution.encode().as_slice())?;
-    txn.open_table(LIVE)?.insert(execution.id.as_str(), ())?;
-    add(txn, "total")
+fn put_new(tables: &mut Tables<'_>, execution: &Execution) -> Result<(), redb::Error> {
+    tables.executions.open()?.insert(execution.id.as_str(), execution.encode().as_slice())?;
+    tables.live.open()?.insert(execution.id.as_str(), ())?;
+    add(tables, "total")
 }
 
-fn add(txn: &redb::WriteTransaction, counter: &str) -> Result<(), redb::Error> {
-    let mut counters = txn.open_table(COUNTERS)?;
+fn add(tables: &mut Tables<'_>, counter: &str) -> Result<(), redb::Error> {
+    let counters = tables.counters.open()?;
     let before = counters.get(counter)?.map_or(0, |found| found.value());
     counters.insert(counter, before + 1)?;
     Ok(())

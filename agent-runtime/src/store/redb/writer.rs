@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use redb::{Database, WriteTransaction};
+use redb::Database;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Error;
+use super::tables::Tables;
 
 /// Operations that may wait; more wait at the sender.
 const QUEUE: usize = 1024;
@@ -18,7 +19,7 @@ const GROUP: usize = 256;
 pub type Ended = CancellationToken;
 
 /// Runs inside the transaction and gives back what answers the waiter after the commit.
-type Operation = Box<dyn FnOnce(&WriteTransaction) -> Answer + Send>;
+type Operation = Box<dyn FnOnce(&mut Tables<'_>) -> Answer + Send>;
 /// What an operation leaves behind for its waiter.
 type Answer = Result<Tell, Failed>;
 /// Tells a waiter how its transaction ended.
@@ -56,10 +57,10 @@ impl Writer {
     /// Runs an operation in the next transaction and returns after its commit.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        operation: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error> + Send + 'static,
+        operation: impl FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (sender, answer) = oneshot::channel::<Result<T, Error>>();
-        let boxed: Operation = Box::new(move |txn| match operation(txn) {
+        let boxed: Operation = Box::new(move |tables| match operation(tables) {
             Ok(value) => Ok(Box::new(move |committed: Result<(), Error>| {
                 // A waiter that hung up undoes nothing.
                 let _ = sender.send(committed.map(|()| value));
@@ -81,10 +82,10 @@ impl Writer {
     /// for it. If it fails the store ends.
     pub(super) async fn put(
         &self,
-        operation: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error> + Send + 'static,
+        operation: impl FnOnce(&mut Tables<'_>) -> Result<(), redb::Error> + Send + 'static,
     ) -> Result<(), Error> {
         let told_to_nobody = || -> Tell { Box::new(|_| ()) };
-        let boxed: Operation = Box::new(move |txn| match operation(txn) {
+        let boxed: Operation = Box::new(move |tables| match operation(tables) {
             Ok(()) => Ok(told_to_nobody()),
             Err(error) => Err(Failed { error, tell: told_to_nobody() }),
         });
@@ -134,8 +135,9 @@ fn commit(database: &Database, group: Vec<Operation>) -> Result<(), Error> {
     let mut waiters: Vec<Tell> = Vec::with_capacity(group.len());
     let outcome = (|| {
         let txn = database.begin_write().map_err(|error| error.to_string())?;
+        let mut tables = Tables::of(&txn);
         for operation in group {
-            match operation(&txn) {
+            match operation(&mut tables) {
                 Ok(waiter) => waiters.push(waiter),
                 Err(failed) => {
                     waiters.push(failed.tell);
@@ -143,6 +145,7 @@ fn commit(database: &Database, group: Vec<Operation>) -> Result<(), Error> {
                 }
             }
         }
+        drop(tables);
         txn.commit().map_err(|error| error.to_string())
     })();
     let outcome = outcome.map_err(Error::Broken);
