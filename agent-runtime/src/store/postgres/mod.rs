@@ -1,6 +1,7 @@
 //! The store of several replicas: one PostgreSQL database. Who runs what is settled there: an execution is
 //! claimed under a lease on the database's clock, and every write of it names its claim.
 
+mod accept;
 mod claims;
 mod connect;
 mod errors;
