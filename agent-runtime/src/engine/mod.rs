@@ -7,6 +7,7 @@ mod exec;
 mod fill;
 mod follow;
 mod node;
+mod order;
 mod orders;
 mod plan;
 mod queue;
@@ -32,12 +33,11 @@ use crate::store::{Error, Execution, State, Store};
 use crate::telemetry::Telemetry;
 use crate::tools::Toolbox;
 pub use follow::Happened;
+use order::Order;
 pub use orders::Disobeyed;
-use orders::Order;
 pub use plan::Unanswered;
 use queue::Queue;
 use ramp::Ramp;
-pub(crate) use request::tls;
 use walk::Walked;
 
 /// Executions at once for an entry point that the present definition does not have any more.

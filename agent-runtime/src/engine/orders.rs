@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::order::{ORDERS, Order};
 use super::plan::{self, Planned, Unanswered};
 use super::queue::Found;
 use super::{Engine, priority};
@@ -16,30 +17,6 @@ use crate::store::{Error, Execution, Filter, State};
 
 /// Executions that a bulk cancel takes at once.
 const PAGE: usize = 200;
-/// Orders that wait for an execution under way.
-pub(super) const ORDERS: usize = 16;
-
-/// Tells who ordered whether it was done. One that is dropped was not heard: what it was meant for rests or has ended.
-pub(super) type Teller = oneshot::Sender<Result<(), Unanswered>>;
-
-/// What is asked of an execution under way.
-#[derive(Debug)]
-pub(super) enum Order {
-    /// To end it.
-    Cancel {
-        /// Told once that is on disk.
-        told: Teller,
-    },
-    /// To take a person's answer.
-    Answer {
-        /// The branch that asked, if it is named.
-        branch: Option<String>,
-        /// The answer.
-        value: Value,
-        /// Told whether it was taken.
-        told: Teller,
-    },
-}
 
 /// Why an order was not obeyed.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use tokio::sync::mpsc;
 
-use super::orders::Order;
+use super::order::Order;
 use super::{Waiting, is_parked};
 use crate::store::{Execution, LEVEL_MILLIS};
 

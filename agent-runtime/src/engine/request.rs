@@ -10,13 +10,13 @@ use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use lifecycle::client::chain;
-use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 
 use super::fill;
 use super::step::{Outcome, Step};
 use crate::definition::Request;
+use crate::tls;
 use crate::trace::{self, TraceContext};
 
 /// The largest answer that is read, in bytes.
@@ -31,7 +31,7 @@ pub(super) struct Client {
 impl Default for Client {
     fn default() -> Self {
         let connector = HttpsConnectorBuilder::new();
-        let connector = match tls() {
+        let connector = match tls::client() {
             Ok(config) => connector.with_tls_config(config),
             Err(reason) => {
                 tracing::error!(reason, "requests over https trust the roots that browsers ship only");
@@ -92,22 +92,6 @@ impl Client {
         let body = body.map_err(|error| format!("the answer of at most {MAX_ANSWER} bytes cannot be read: {error}"))?;
         Ok((status, body.to_bytes()))
     }
-}
-
-/// The trust that requests over https rest on: the roots that browsers ship, and those of SSL_CERT_FILE.
-///
-/// # Errors
-/// The settings of TLS are refused.
-pub(crate) fn tls() -> Result<rustls::ClientConfig, String> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
-        let read = rustls::pki_types::CertificateDer::pem_file_iter(&file);
-        let found = read.map_err(|error| format!("SSL_CERT_FILE {}: {error}", file.display()))?;
-        roots.add_parsable_certificates(found.filter_map(Result::ok));
-    }
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Ok(config.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn build(request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Result<HttpRequest<Full<Bytes>>, String> {

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{broadcast::error::RecvError, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::orders::Order;
+use super::order::Order;
 use super::queue::Found;
 use super::{Begun, Disobeyed, Engine, Happened, ORPHAN_CONCURRENCY, Refused, plan};
 use crate::definition::{self, EntryPoint};

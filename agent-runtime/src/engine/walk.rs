@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::Engine;
 use super::node::{Run, Settled};
-use super::orders::{Order, Teller};
+use super::order::{Order, Teller};
 use super::plan::{self, Planned};
 use super::step::Outcome;
 use crate::definition::Agent;

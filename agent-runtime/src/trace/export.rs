@@ -148,7 +148,7 @@ struct Client {
 impl Client {
     fn new(timeout: Duration) -> Result<Self, String> {
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::engine::tls()?)
+            .tls_backend_preconfigured(crate::tls::client()?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()

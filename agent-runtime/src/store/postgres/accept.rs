@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::{Postgres, Row as _, Transaction};
 
-use super::write::{count, due};
+use super::rows::{count, insert};
 use super::{PATIENCE, Store};
-use crate::store::{Accepted, Error, Execution, KEY_LIFETIME_SECONDS, Key, LEVEL_MILLIS};
+use crate::store::{Accepted, Error, Execution, KEY_LIFETIME_SECONDS, Key};
 
 impl Store {
     /// Writes a new execution and its idempotency key. `most` is the number that may wait at its entry point.
@@ -176,27 +176,4 @@ async fn take_key(
 
 fn seconds(seconds: i64) -> f64 {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).as_secs_f64()
-}
-
-/// False if it is there already.
-pub(super) async fn insert(
-    tx: &mut Transaction<'_, Postgres>,
-    execution: &Execution,
-    priority: i32,
-) -> Result<bool, sqlx::Error> {
-    let rank = execution.created.as_millisecond().saturating_sub(i64::from(priority).saturating_mul(LEVEL_MILLIS));
-    let inserted = sqlx::query(
-        "INSERT INTO executions (id, entry_point, state, record, rank, due, asks) VALUES ($1, $2, $3, $4, $5, $6, $7)
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(&execution.id)
-    .bind(&execution.entry_point)
-    .bind(execution.state.as_str())
-    .bind(execution.encode())
-    .bind(rank)
-    .bind(due(execution))
-    .bind(execution.asks())
-    .execute(&mut **tx)
-    .await?;
-    Ok(inserted.rows_affected() > 0)
 }

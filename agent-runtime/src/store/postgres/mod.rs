@@ -7,6 +7,7 @@ mod connect;
 mod errors;
 mod orders;
 mod read;
+mod rows;
 mod tell;
 mod work;
 mod write;

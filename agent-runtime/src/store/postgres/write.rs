@@ -7,13 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use sqlx::{Postgres, Row as _, Transaction};
 
-use super::accept::insert;
 use super::claims::Claim;
+use super::rows::{count, due, insert, journal, take, use_up};
 use super::{PATIENCE, PAUSE, Store, errors};
 use crate::store::{Commit, Entry, Error, Execution, State, Used, What, execution_key};
-
-/// Parts of a counter.
-const SHARDS: u8 = 16;
 
 /// What is written under a claim.
 #[derive(Clone, Copy, Debug)]
@@ -283,76 +280,6 @@ async fn refused(
 fn range(last: i64, count_of: i64) -> Range<u64> {
     let seq = |seq: i64| u64::try_from(seq).unwrap_or(0);
     seq(last - count_of + 1)..seq(last + 1)
-}
-
-/// Milliseconds since the epoch of time before which an execution rests.
-pub(super) fn due(execution: &Execution) -> i64 {
-    let rests = execution.due().filter(|_| execution.state == State::Waiting);
-    rests.map_or(0, Timestamp::as_millisecond)
-}
-
-async fn journal(
-    tx: &mut Transaction<'_, Postgres>,
-    id: &str,
-    last: i64,
-    entries: &[Entry],
-) -> Result<(), sqlx::Error> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
-    sqlx::query(
-        "INSERT INTO journal (execution, seq, entry)
-         SELECT $1, $2 + place, entry FROM unnest($3::bytea[]) WITH ORDINALITY AS fresh (entry, place)",
-    )
-    .bind(id)
-    .bind(last)
-    .bind(encoded)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
-}
-
-async fn use_up(tx: &mut Transaction<'_, Postgres>, used: &[Used]) -> Result<(), sqlx::Error> {
-    // In one order everywhere, so that two writers never wait for one another.
-    let mut sorted: Vec<&Used> = used.iter().collect();
-    sorted.sort_by(|a, b| a.key.cmp(&b.key));
-    for used in sorted {
-        take(tx, used).await?;
-    }
-    Ok(())
-}
-
-/// Counts what is used; gives what is used by now, never less than nothing.
-async fn take(tx: &mut Transaction<'_, Postgres>, used: &Used) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "INSERT INTO usage (key, amount) VALUES ($1, GREATEST($2, 0))
-         ON CONFLICT (key) DO UPDATE SET amount = GREATEST(usage.amount + $2, 0) RETURNING amount",
-    )
-    .bind(&used.key)
-    .bind(used.amount)
-    .fetch_one(&mut **tx)
-    .await
-}
-
-/// Counts in the part of a counter that an execution's id names.
-pub(super) async fn count(
-    tx: &mut Transaction<'_, Postgres>,
-    name: &str,
-    by: i64,
-    id: &str,
-) -> Result<(), sqlx::Error> {
-    let shard = id.bytes().last().unwrap_or(0) % SHARDS;
-    sqlx::query(
-        "INSERT INTO counters (name, shard, value) VALUES ($1, $2, $3)
-         ON CONFLICT (name, shard) DO UPDATE SET value = counters.value + excluded.value",
-    )
-    .bind(name)
-    .bind(i32::from(shard))
-    .bind(by)
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }
 
 /// Whether an entry says that the execution's state has changed.
