@@ -119,7 +119,8 @@ async fn a_thousand_kills_lose_nothing_and_double_nothing() {
         looped.len()
     );
     // One that was taken up three times and killed each time before its first step ended is right to end so.
-    assert!(looped.len() * 50 <= ended.len(), "hardly any is killed three times before its first step ends");
+    let few = 1 + ended.len() / 50;
+    assert!(looped.len() <= few, "{} are killed three times before their first step ends", looped.len());
     assert!(repeated <= kills * CONCURRENT * 2, "at most the steps in flight are repeated by a kill");
     // Three claims without progress end an execution; a branch of a fork may have been begun by three more,
     // in the last of which the other branch ended, which is progress.
