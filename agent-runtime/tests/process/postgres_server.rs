@@ -16,11 +16,31 @@ pub(crate) struct Server {
     folder: tempfile::TempDir,
     programs: PathBuf,
     keeper: Option<Child>,
+    /// Of the socket's name, and of the loopback where it listens there.
+    port: u16,
+    settings: Vec<String>,
+}
+
+/// The port of servers that listen on no address.
+const PORT: u16 = 5432;
+
+/// A port of the loopback that nobody has.
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
     /// A server that is up; none where PostgreSQL is not installed, which is said.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_with(PORT, &["-c", "listen_addresses="], &[])
+    }
+
+    /// One that listens on this port of the loopback too, with settings and with files in its data.
+    pub(crate) fn start_on(port: u16, settings: &[&str], files: &[(&str, Vec<u8>)]) -> Option<Self> {
+        Self::start_with(port, &[&["-c", "listen_addresses=127.0.0.1"], settings].concat(), files)
+    }
+
+    fn start_with(port: u16, settings: &[&str], files: &[(&str, Vec<u8>)]) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("skipped: PostgreSQL is not installed: apt-get install postgresql");
             return None;
@@ -29,13 +49,32 @@ impl Server {
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
-        let mut server = Self { folder, programs, keeper: None };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut server = Self { folder, programs, keeper: None, port, settings };
         let mut initdb = server.program("initdb");
         initdb.args(["--auth=trust", "--username=runtime", "--no-sync", "--encoding=UTF8", "--pgdata=data"]);
         let made = initdb.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        for (name, content) in files {
+            server.put(&server.folder.path().join("data").join(name), content);
+        }
         server.up();
         Some(server)
+    }
+
+    /// Writes a file that nobody but the server may read: it takes no other key.
+    fn put(&self, path: &Path, content: &[u8]) {
+        use std::os::unix::fs::{OpenOptionsExt as _, chown};
+        let _ = std::fs::remove_file(path);
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).unwrap();
+        file.write_all(content).unwrap();
+        if rustix::process::geteuid().is_root() {
+            chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts the server and waits until it takes connections.
@@ -43,7 +82,7 @@ impl Server {
         let postgres = self.programs.join("postgres");
         let mut keeper = self.program_at(Path::new("/bin/sh"));
         keeper.args(["-c", KEEPER, "sh"]).arg(postgres);
-        keeper.args(["-D", "data", "-c", "fsync=on", "-c", "listen_addresses=", "-c", "max_connections=200"]);
+        keeper.args(["-D", "data", "-c", "fsync=on", "-c", "max_connections=200"]).args(&self.settings);
         keeper.arg("-k").arg(self.folder.path());
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
         let keeper = keeper.stdin(Stdio::piped()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
@@ -72,7 +111,7 @@ impl Server {
         let mut createdb = self.program("createdb");
         let made = createdb.arg("--host").arg(self.folder.path()).args(["--username=runtime", name]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        format!("postgres://runtime@localhost/{name}?host={}", self.folder.path().display())
+        format!("postgres://runtime@localhost:{}/{name}?host={}", self.port, self.folder.path().display())
     }
 
     /// Runs statements in a database, and gives the rows, their columns separated by `|`.
@@ -94,7 +133,7 @@ impl Server {
 
     fn program_at(&self, path: &Path) -> Command {
         let mut command = Command::new(path);
-        command.current_dir(self.folder.path());
+        command.current_dir(self.folder.path()).env("PGPORT", self.port.to_string());
         // What is pressed at the terminal is for the test, which ends the server itself.
         command.process_group(0);
         if rustix::process::geteuid().is_root() {

@@ -2,6 +2,7 @@
 //! the database.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lifecycle::{State, Verb};
@@ -11,7 +12,7 @@ use crate::postgres_server::Server;
 use crate::process::{Home, PATIENCE, Runtime, agent, command, eventually, held};
 
 /// Seconds of a lease in these tests: the least that can be set.
-const LEASE: &str = "9";
+pub(crate) const LEASE: &str = "9";
 
 /// Notes each claim with what it took over, and each write: what the database saw, whatever the runtimes say.
 const AUDIT: &str = "
@@ -40,39 +41,57 @@ graph:
 "#;
 
 /// Replicas of one agent: each has a folder of its own, and all have one database and one ledger.
-struct Replicas {
-    server: Server,
+pub(crate) struct Replicas {
+    pub(crate) server: Server,
     url: String,
     ledger: tempfile::TempDir,
     agent: String,
 }
 
 impl Replicas {
-    fn new(agent: &str) -> Option<Self> {
-        let server = Server::start()?;
+    pub(crate) fn new(agent: &str) -> Option<Self> {
+        Server::start().map(|server| Self::of(agent, server))
+    }
+
+    /// The same, with a server that listens on this port of the loopback too.
+    pub(crate) fn on(agent: &str, port: u16) -> Option<Self> {
+        Server::start_on(port, &[], &[]).map(|server| Self::of(agent, server))
+    }
+
+    fn of(agent: &str, server: Server) -> Self {
         let url = server.database("runtime");
         let ledger = tempfile::tempdir().unwrap();
         let agent = agent.replace("LEDGER", &ledger.path().display().to_string());
-        Some(Self { server, url, ledger, agent })
+        Self { server, url, ledger, agent }
     }
 
-    fn home(&self) -> Home {
-        Home::new(&self.agent).with("HIVE_STORE_URL", &self.url).with("HIVE_STORE_LEASE_SECONDS", LEASE)
+    pub(crate) fn home(&self) -> Home {
+        self.home_at(&self.url)
     }
 
-    async fn start(&self) -> (Home, Runtime) {
+    /// One that reaches the database by another address.
+    pub(crate) fn home_at(&self, url: &str) -> Home {
+        Home::new(&self.agent).with("HIVE_STORE_URL", url).with("HIVE_STORE_LEASE_SECONDS", LEASE)
+    }
+
+    pub(crate) async fn start(&self) -> (Home, Runtime) {
         let home = self.home();
         let runtime = home.start().await;
         runtime.reach(State::Running).await;
         (home, runtime)
     }
 
-    fn sql(&self, statements: &str) -> Vec<String> {
+    pub(crate) fn sql(&self, statements: &str) -> Vec<String> {
         self.server.sql("runtime", statements)
     }
 
-    fn lines(&self, file: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.ledger.path().join(file)).unwrap_or_default();
+    /// A file that all replicas share.
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
+        self.ledger.path().join(file)
+    }
+
+    pub(crate) fn lines(&self, file: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path(file)).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 
