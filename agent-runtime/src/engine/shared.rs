@@ -18,6 +18,7 @@ use crate::definition::{self, EntryPoint};
 use crate::gate::ExecutionPermit;
 use crate::store::postgres::{Asked, Claimed, Heard, Reply, Seized, Store};
 use crate::store::{Accepted, Error, Execution, Key};
+use crate::trace::{self, TraceContext};
 
 /// Work is looked for this often though nobody tells of any.
 const LOOK: Duration = Duration::from_secs(1);
@@ -164,8 +165,16 @@ impl Engine {
         let agent = self.agent();
         let Some(entry) = agent.entry_points.get(entry_point) else { return Ok(()) };
         let memory = Map::from_iter([("scheduled_time".to_owned(), Value::String(due.to_string()))]);
+        // A tick has one span, and another replica has mostly told of it already.
+        if self.store.last_tick(entry_point).await?.is_some_and(|last| last >= due) {
+            return Ok(());
+        }
+        let span = trace::tick(entry_point, due);
         let execution = Execution::new(entry_point, &agent.hash, &entry.node, memory, Timestamp::now());
-        if !shared.tick(entry_point, due, Some((&execution, entry.priority)), overlaps).await? {
+        let execution = execution.traced(TraceContext::of_span(&span));
+        if shared.tick(entry_point, due, Some((&execution, entry.priority)), overlaps).await? {
+            span.record("hive.execution.id", &execution.id);
+        } else {
             tracing::debug!(entry_point, %due, "a tick was skipped, or another replica had it");
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! Traces: one from the trigger over a crash to each call, and nothing that waits for its collector.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lifecycle::State;
@@ -10,6 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::collector::Collector;
 use crate::graph::until;
 use crate::llm_server::{LlmServer, Reply};
+use crate::postgres_server::Server;
 use crate::process::{Home, PATIENCE, eventually};
 use crate::tools::mcp_server;
 
@@ -122,6 +124,44 @@ graph:
     let started = home.lines("started");
     assert_eq!((started.len(), span_of(&started[1])), (2, work.id.as_str()));
     assert!(!span_of(&started[0]).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tick_begins_a_trace_of_its_own_in_a_store_of_one_replica_and_in_a_shared_one() {
+    let text = r#"
+agent: {id: ticker, name: Ticker}
+graph:
+  async_entry_points:
+    - {id: tick, entry_node: n, trigger_type: timer, trigger_config: {interval_seconds: 0.5}}
+  nodes: [{id: n, node_type: exec, command: [/bin/true]}]
+"#;
+    let server = Server::start();
+    let shared = server.as_ref().map(|server| server.database("runtime"));
+    for store in [None, shared] {
+        let collector = Collector::start().await;
+        let home = || {
+            let home = Home::new(text)
+                .with("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url())
+                .with("OTEL_BSP_SCHEDULE_DELAY", "20");
+            store.iter().fold(home, |home, url| home.with("HIVE_STORE_URL", url))
+        };
+        let (one, other) = (home(), home());
+        let _runtimes = [one.start().await, other.start().await];
+        let ticks = || {
+            let all = collector.named("timer tick").into_iter();
+            all.filter(|tick| tick.attributes.contains_key("hive.execution.id")).collect::<Vec<_>>()
+        };
+        eventually("four executions", || async { collector.named("invoke_agent Ticker").len() >= 4 }).await;
+        for execution in collector.named("invoke_agent Ticker").into_iter().take(4) {
+            let id = &execution.attributes["hive.execution.id"];
+            eventually("its tick", || async { ticks().iter().any(|t| t.attributes["hive.execution.id"] == *id) }).await;
+            let tick = ticks().into_iter().find(|tick| tick.attributes["hive.execution.id"] == *id).unwrap();
+            assert_eq!((&execution.trace, &execution.parent), (&tick.trace, &tick.id), "{execution:?}");
+            assert!(tick.parent.is_empty() && tick.attributes.contains_key("hive.timer.due"), "{tick:?}");
+        }
+        let ids: Vec<String> = ticks().into_iter().map(|tick| tick.attributes["hive.execution.id"].clone()).collect();
+        assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len(), "one span for each: {ids:?}");
+    }
 }
 
 #[tokio::test]
