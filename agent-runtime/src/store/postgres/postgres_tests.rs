@@ -63,6 +63,27 @@ async fn every_write_of_a_stale_claim_is_refused_and_the_new_ones_stand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_under_an_earlier_claim_of_the_same_replica_is_refused() {
+    let Some(server) = Server::start() else { return };
+    let url = server.database("d");
+    // So long that nothing else finds out first that the claim is an old one.
+    let settings = Settings { url, runtime_uid: "u".to_owned(), lease: LEASE * 60 };
+    let store = Store::open(settings).await.unwrap();
+    let first = accept(&store).await;
+    claim(&store).await.unwrap();
+    let before = Arc::clone(&store.claims()[&first.id]);
+    server.sql("d", "UPDATE executions SET lease_until = clock_timestamp() - interval '1 s'");
+    let (again, _) = claim(&store).await.unwrap();
+    // As a write has it that was under way meanwhile.
+    let now = store.claims().insert(first.id.clone(), before).unwrap();
+    let error = store.append(&first.id, &[entry()], &[]).await.unwrap_err();
+    assert!(matches!(&error, Error::Stale(id) if *id == first.id), "{error}");
+    assert!(store.journal(&first.id, 0, 9).await.unwrap().is_empty());
+    store.claims().insert(first.id.clone(), now);
+    assert_eq!(store.commit(&succeeded(&again)).await.unwrap(), Some(1..2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bounds_hold_over_replicas_and_claims_come_by_priority() {
     let Some(server) = Server::start() else { return };
     let url = server.database("d");
