@@ -252,7 +252,8 @@ impl Inner {
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);
-                contact.failing_since = contact.failing_since.or(Some(now));
+                // One from the future was noted before the clock was put back.
+                contact.failing_since = contact.failing_since.filter(|since| *since <= now).or(Some(now));
                 contact.error = Some(error.to_string());
                 contact.next_attempt = Some(now + pause(contact.failures));
             }

@@ -311,6 +311,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_failed_is_tried_again_ever_later_and_for_ever() {
+        let (first, most) = (Duration::from_millis(250), Duration::from_secs(15));
+        for (failures, wanted) in [(0, 250), (1, 500), (3, 2000), (6, 15_000), (40, 15_000), (u32::MAX, 15_000)] {
+            let pauses: Vec<Duration> = (0..50).map(|_| backoff(first, most, failures)).collect();
+            let wanted = Duration::from_millis(wanted);
+            let around = wanted.mul_f64(0.75)..=wanted.mul_f64(1.25);
+            assert!(pauses.iter().all(|pause| around.contains(pause)), "{failures}: {pauses:?}");
+            assert!(pauses.iter().any(|pause| *pause != pauses[0]), "those that failed together do not come together");
+        }
+    }
+
+    #[test]
     fn what_only_the_user_can_mend_is_told_from_what_passes() {
         let resize = "persistentvolumeclaims \"demo-data\" is forbidden: only dynamically provisioned pvc can be resized \
                       and the storageclass that provisions the pvc must support resize";

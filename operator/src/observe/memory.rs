@@ -153,6 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn a_status_of_its_own_is_believed_until_the_watch_moves_on() {
+        let object = |version: &str| {
+            let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
+            object.metadata.resource_version = Some(version.to_owned());
+            Arc::new(object)
+        };
+        let mut memory = Memory::default();
+        memory.wrote_status(Some("1".to_owned()), object("2"));
+        let mut version = |seen: &str| memory.runtime(object(seen)).resource_version();
+        assert_eq!(version("1").as_deref(), Some("2"), "the watch is behind");
+        assert_eq!(version("3").as_deref(), Some("3"), "somebody else wrote it");
+        assert_eq!(version("1").as_deref(), Some("1"), "what is shown counts from then on");
+    }
+
+    #[test]
     fn an_apply_that_changes_nothing_is_not_waited_for() {
         let mut memory = Memory::default();
         memory.applied(key(), "h".to_owned(), Some("1".to_owned()), "1".to_owned());

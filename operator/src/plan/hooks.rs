@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use lifecycle::{BootFile, Desired, State};
 
 use super::effective::{self, Effective, Kind};
-use super::{Call, Order, uid_of, until};
+use super::{Call, Order, uid_of, until_retry};
 use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts};
 
 /// What hooks ask for in one plan.
@@ -105,7 +105,7 @@ fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, 
     let ready = running(seen, file);
     let mut hooks = Hooks::default();
     for (uid, said) in outcomes {
-        let due = said.as_ref().and_then(|said| until(now, said.next_attempt));
+        let due = said.as_ref().and_then(|said| until_retry(now, said.next_attempt));
         hooks.again = [hooks.again, due].into_iter().flatten().min();
         if due.is_none() && ready.contains(&uid) {
             hooks.calls.push(uid.clone());

@@ -41,6 +41,8 @@ use effective::{Kind, held};
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
 /// the API server sees one write instead of two.
 const QUIET: Duration = Duration::from_secs(1);
+/// No pause before another call is longer.
+const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
 /// Settings of the operator that shape its plans.
 #[derive(Clone, Debug)]
@@ -264,6 +266,12 @@ fn crd_state(desired: Desired) -> crds::DesiredState {
 /// The time from `now` to `then`, or none when it has passed.
 fn until(now: Timestamp, then: Timestamp) -> Option<Duration> {
     Duration::try_from(then.duration_since(now)).ok().filter(|left| !left.is_zero())
+}
+
+/// The time until what failed is tried again, or none when that is due. What lies further ahead than any pause was
+/// noted by a clock that has been put back since.
+fn until_retry(now: Timestamp, next: Timestamp) -> Option<Duration> {
+    until(now, next).filter(|left| *left <= LONGEST_RETRY)
 }
 
 /// The time from `then` to `now`; zero when `then` is in the future.

@@ -9,7 +9,7 @@ use lifecycle::wire::{Command, Status};
 use lifecycle::{BootFile, Desired, State};
 
 use super::epoch::Policy;
-use super::{Call, Order, keys, since, uid_of, until};
+use super::{Call, Order, keys, since, uid_of, until_retry};
 use crate::observe::{Contact, Observed, PodFacts};
 
 /// Pods that have converged are asked again after about this long.
@@ -172,7 +172,7 @@ fn call(
     now: Timestamp,
 ) -> Option<Call> {
     let contact = seen.contacts.get(&standing.pod.uid);
-    if contact.and_then(|c| c.next_attempt).is_some_and(|next| next > now) {
+    if contact.and_then(|c| c.next_attempt).and_then(|next| until_retry(now, next)).is_some() {
         return None;
     }
     let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
@@ -196,7 +196,8 @@ fn call(
     if followed || (!standing.reached && !settled_elsewhere(status)) {
         return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
     }
-    let old = since(now, answer.at) >= ask_every(standing.pod);
+    // An answer from the future came before the clock was put back.
+    let old = answer.at > now || since(now, answer.at) >= ask_every(standing.pod);
     let changed = answer.ready != standing.pod.ready;
     let failing = contact.is_some_and(|c| c.failing_since.is_some());
     (old || changed || failing).then_some(Call::Ask { after: None })
@@ -218,7 +219,7 @@ fn settled_elsewhere(status: &Status) -> bool {
 pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Timestamp) -> Duration {
     let due = standings.iter().filter_map(|standing| {
         let contact = seen.contacts.get(&standing.pod.uid)?;
-        let retry = contact.next_attempt.and_then(|next| until(now, next));
+        let retry = contact.next_attempt.and_then(|next| until_retry(now, next));
         let routine = contact.answer.as_ref().map(|a| ask_every(standing.pod).saturating_sub(since(now, a.at)));
         retry.or(routine)
     });

@@ -110,7 +110,8 @@ pub(super) fn quiet_left(seen: &Observed, raised_now: bool, settled: bool, now: 
     if raised_now {
         return Some(QUIET);
     }
-    let (_, from) = seen.epoch_since?;
+    // Of an epoch from the future it is not known how old it is: the clock has been put back.
+    let (_, from) = seen.epoch_since.filter(|(_, from)| *from <= now)?;
     QUIET.checked_sub(since(now, from)).filter(|left| !left.is_zero())
 }
 
