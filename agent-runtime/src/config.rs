@@ -175,17 +175,14 @@ impl Serve {
     /// How to reach the store that replicas share; none when this process has its own.
     ///
     /// # Errors
-    /// The file with the address cannot be read.
+    /// The file with the address cannot be read, or is empty. It may yet come: a mounted secret is filled in later.
     pub fn shared_store(&self) -> Result<Option<postgres::Settings>, store::Error> {
         let url = match (&self.store_url, &self.store_url_file) {
-            (Some(url), _) => Some(url.clone()),
-            (None, Some(path)) => Some(std::fs::read_to_string(path).map_err(|error| {
-                store::Error::Unreachable(format!("HIVE_STORE_URL_FILE {}: {error}", path.display()))
-            })?),
+            (Some(url), _) => Some(url.trim().to_owned()).filter(|url| !url.is_empty()),
+            (None, Some(path)) => Some(read_url(path)?),
             (None, None) => None,
         };
         let lease = Duration::from_secs(self.store_lease_seconds);
-        let url = url.map(|url| url.trim().to_owned()).filter(|url| !url.is_empty());
         Ok(url.map(|url| postgres::Settings { url, runtime_uid: self.runtime_uid.clone(), lease }))
     }
 
@@ -212,4 +209,14 @@ impl Serve {
     pub fn boot_hold(&self) -> Duration {
         Duration::from_secs(self.boot_hold_seconds)
     }
+}
+
+/// A file that is named and empty is no wish for a store of one's own: work would be lost with the pod.
+fn read_url(path: &std::path::Path) -> Result<String, store::Error> {
+    let unreadable = |why: &dyn std::fmt::Display| {
+        store::Error::Unreachable(format!("HIVE_STORE_URL_FILE {}: {why}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(&error))?;
+    let url = text.trim();
+    if url.is_empty() { Err(unreadable(&"it is empty")) } else { Ok(url.to_owned()) }
 }

@@ -47,14 +47,18 @@ use crate::window::MaintenanceWindow;
 #[x_kube(validation = Rule::new(
     "self.replicas <= 1 || !has(self.agent) || !has(self.agent.inline) || !has(self.agent.inline.graph) || \
      !has(self.agent.inline.graph.async_entry_points) || \
+     (has(self.storage) && has(self.storage.postgres)) || \
      !self.agent.inline.graph.async_entry_points.exists(e, has(e.trigger_type) && e.trigger_type == 'timer')")
-    .message("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod"))]
+    .message("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod: set spec.storage.postgres"))]
 #[x_kube(validation = Rule::new("!has(self.storage) || !has(self.storage.volumeClaim) || self.replicas <= 1")
     .message("spec.replicas: at most 1 with storage.volumeClaim, as one pod at a time can use the volume"))]
-#[x_kube(validation = Rule::new("self.lifecycle.whilePaused != 'queue' || (has(self.storage) && has(self.storage.volumeClaim))")
-    .message("spec.lifecycle.whilePaused: queue needs storage that outlives a pod: set spec.storage.volumeClaim"))]
 #[x_kube(validation = Rule::new(
-    "(has(self.storage) && has(self.storage.volumeClaim)) == (has(oldSelf.storage) && has(oldSelf.storage.volumeClaim))")
+    "self.lifecycle.whilePaused != 'queue' || \
+     (has(self.storage) && (has(self.storage.volumeClaim) || has(self.storage.postgres)))")
+    .message("spec.lifecycle.whilePaused: queue needs storage that outlives a pod: set spec.storage.volumeClaim or postgres"))]
+#[x_kube(validation = Rule::new(
+    "(has(self.storage) && has(self.storage.volumeClaim)) == (has(oldSelf.storage) && has(oldSelf.storage.volumeClaim)) && \
+     (has(self.storage) && has(self.storage.postgres)) == (has(oldSelf.storage) && has(oldSelf.storage.postgres))")
     .message("spec.storage: its kind cannot change, as what is stored would be lost: make a new object"))]
 pub struct AgentRuntimeSpec {
     /// The state that every pod is to be in. It never expires.
@@ -119,6 +123,12 @@ impl AgentRuntimeSpec {
     #[must_use]
     pub fn volume_claim(&self) -> Option<&VolumeClaim> {
         self.storage.as_ref()?.volume_claim.as_ref()
+    }
+
+    /// Where the address of the database stands that the pods share, if they share one.
+    #[must_use]
+    pub fn database(&self) -> Option<&SecretKey> {
+        Some(&self.storage.as_ref()?.postgres.as_ref()?.url_secret_ref)
     }
 }
 
@@ -186,8 +196,8 @@ pub struct ConfigMapKey {
 /// Where executions are kept: exactly one of the kinds. The kind cannot change.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.ephemeral) != has(self.volumeClaim)")
-    .message("spec.storage: give exactly one of ephemeral and volumeClaim"))]
+#[x_kube(validation = Rule::new("[has(self.ephemeral), has(self.volumeClaim), has(self.postgres)].exists_one(given, given)")
+    .message("spec.storage: give exactly one of ephemeral, volumeClaim and postgres"))]
 pub struct Storage {
     /// In the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,6 +206,31 @@ pub struct Storage {
     /// On a volume of its own that outlives pods. One pod at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim: Option<VolumeClaim>,
+
+    /// In a PostgreSQL database that all pods share and that outlives them. Any of them runs what any accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Postgres>,
+}
+
+/// A PostgreSQL database, 13 or newer, of this object alone.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Postgres {
+    /// A key of a Secret in the same namespace that holds the address, as `postgres://user:password@host/database`.
+    /// It is mounted into the pods and never read by the operator. Pods that run keep the address they began with.
+    pub url_secret_ref: SecretKey,
+}
+
+/// A key of a Secret in the object's namespace.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretKey {
+    /// The Secret's name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The key in its data.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    pub key: String,
 }
 
 /// Executions are kept in the pod and go with it.

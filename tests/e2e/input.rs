@@ -7,6 +7,7 @@ use crate::space::{Space, attempt, condition, eventually, http, kubectl, runtime
 #[test]
 fn an_invalid_spec_is_refused_with_the_fields_name() {
     let space = Space::new("refused");
+    let postgres = json!({ "urlSecretRef": { "name": "database", "key": "url" } });
     for (spec, field) in [
         (json!({ "desiredState": "resting" }), "spec.desiredState"),
         (json!({ "replicas": -1 }), "spec.replicas"),
@@ -17,6 +18,11 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
         (json!({ "sparkle": 1 }), "spec.sparkle"),
         (json!({ "storage": {} }), "spec.storage: give exactly one"),
         (json!({ "storage": { "ephemeral": {}, "volumeClaim": { "size": "1Gi" } } }), "spec.storage: give exactly one"),
+        (
+            json!({ "storage": { "ephemeral": {}, "postgres": postgres } }),
+            "spec.storage: give exactly one of ephemeral, volumeClaim and postgres",
+        ),
+        (json!({ "storage": { "postgres": {} } }), "spec.storage.postgres.urlSecretRef"),
         (json!({ "storage": { "volumeClaim": { "size": "much" } } }), "spec.storage.volumeClaim.size"),
         (json!({ "storage": { "volumeClaim": { "size": "1Gi" } }, "replicas": 2 }), "spec.replicas: at most 1"),
         (json!({ "lifecycle": { "whilePaused": "queue" } }), "spec.lifecycle.whilePaused: queue needs storage"),
@@ -26,6 +32,8 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
     }
     space.apply(&runtime("kept", 1, &json!({ "desiredState": "stopped" }))).unwrap();
     let moved = runtime("kept", 1, &json!({ "storage": { "volumeClaim": { "size": "1Gi" } } }));
+    assert!(space.apply(&moved).unwrap_err().contains("spec.storage: its kind cannot change"));
+    let moved = runtime("kept", 1, &json!({ "storage": { "postgres": postgres } }));
     assert!(space.apply(&moved).unwrap_err().contains("spec.storage: its kind cannot change"));
     let sized = |size: &str| {
         runtime("sized", 1, &json!({ "desiredState": "stopped", "storage": { "volumeClaim": { "size": size } } }))
@@ -39,6 +47,12 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
     timers["spec"]["replicas"] = json!(2);
     let refused = space.apply(&timers).unwrap_err();
     assert!(refused.contains("spec.replicas: at most 1 while the agent has a timer"), "{refused}");
+    // Pods that share a database share its timers, and it keeps what is queued.
+    timers["spec"]["storage"] = json!({ "postgres": postgres });
+    timers["spec"]["lifecycle"]["whilePaused"] = json!("queue");
+    timers["spec"]["desiredState"] = json!("stopped");
+    timers["metadata"]["name"] = json!("shared");
+    space.apply(&timers).unwrap();
     let mut bare = runtime("bad", 1, &json!({}));
     bare["spec"] = json!({});
     assert!(space.apply(&bare).unwrap_err().contains("spec: give agent"));

@@ -20,6 +20,9 @@ mod hooks;
 mod input;
 mod lifecycle;
 mod plugin;
+mod postgres;
+#[path = "../../agent-runtime/tests/process/postgres_server.rs"]
+mod postgres_server;
 mod quickstart;
 mod removal;
 mod rollout;

@@ -187,7 +187,8 @@ impl Drop for Space {
     }
 }
 
-/// A runtime whose entry point `slow` takes `seconds`, with a timer that is due every second unless there are several pods.
+/// A runtime whose entry point `slow` takes `seconds`, with a timer that is due every second unless there are several
+/// pods with a store each.
 pub(crate) fn runtime(name: &str, seconds: u32, spec: &Value) -> Value {
     site();
     let url = |path: &str| format!("http://sample-site.e2e-site.svc.cluster.local{path}");
@@ -212,7 +213,7 @@ pub(crate) fn runtime(name: &str, seconds: u32, spec: &Value) -> Value {
         "spec": { "agent": { "inline": agent }, "lifecycle": { "bootHoldSeconds": 5 } },
     });
     merge(&mut object["spec"], spec);
-    if object["spec"]["replicas"].as_i64() > Some(1) {
+    if object["spec"]["replicas"].as_i64() > Some(1) && object["spec"]["storage"]["postgres"].is_null() {
         // A timer would come due in each pod, which is refused.
         let entries = &mut object["spec"]["agent"]["inline"]["graph"]["async_entry_points"];
         if let Some(entries) = entries.as_array_mut() {

@@ -128,16 +128,19 @@ impl Controller {
                     return Ok(Some(Instant::now() + RETRY));
                 }
                 core.message = None;
+                core.store_failed = false;
                 self.happen(&mut core, Event::Ready).await?;
                 Ok(None)
             }
             Err(error) if error.passes() => {
+                core.store_failed = error.is_of_the_store();
                 tracing::error!(%error, "what the agent needs cannot be had now and is tried again");
                 core.message = Some(error.to_string());
                 self.publish(&core);
                 Ok(Some(Instant::now() + RETRY))
             }
             Err(error) => {
+                core.store_failed = error.is_of_the_store();
                 tracing::error!(%error, "the agent cannot be run");
                 core.message = Some(error.to_string());
                 self.happen(&mut core, Event::Invalid).await?;

@@ -47,6 +47,11 @@ impl Error {
             Self::Tools(_) | Self::Store(_) => true,
         }
     }
+
+    /// Whether there is no engine for want of its store.
+    pub(super) fn is_of_the_store(&self) -> bool {
+        matches!(self, Self::Store(_))
+    }
 }
 
 impl Controller {

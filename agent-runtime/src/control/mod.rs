@@ -56,6 +56,8 @@ struct Core {
     machine: Machine,
     drain: Option<Drain>,
     message: Option<String>,
+    /// The last start failed for want of the store.
+    store_failed: bool,
     recorded: Option<Record>,
     fence: Arc<std::sync::Mutex<record::Fence>>,
     /// Whose commands are obeyed; none while nothing has said so.
@@ -80,6 +82,7 @@ struct Shown {
     machine: Machine,
     drain: Option<Drain>,
     message: Option<String>,
+    store_failed: bool,
     keys: Option<Keys>,
     /// Triggers are accepted although the runtime is about to exit.
     lame_duck: bool,
@@ -124,12 +127,20 @@ impl Controller {
         let boot = lifecycle::fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
         let machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
         let fence = Arc::new(std::sync::Mutex::new(fence));
-        let shown =
-            Shown { machine, drain: None, message: None, keys: boot.keys.clone(), lame_duck: false, version: 1 };
+        let shown = Shown {
+            machine,
+            drain: None,
+            message: None,
+            store_failed: false,
+            keys: boot.keys.clone(),
+            lame_duck: false,
+            version: 1,
+        };
         let core = Core {
             machine,
             drain: None,
             message: None,
+            store_failed: false,
             recorded,
             fence,
             keys: boot.keys,
@@ -313,6 +324,7 @@ impl Controller {
             shown.machine = core.machine;
             shown.drain = core.drain;
             shown.message.clone_from(&core.message);
+            shown.store_failed = core.store_failed;
             shown.keys.clone_from(&core.keys);
             shown.version += 1;
         });

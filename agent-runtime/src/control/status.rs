@@ -28,7 +28,7 @@ impl Controller {
             total_executions: engine.map_or(0, |engine| engine.store().total()),
             failed_executions: engine.map_or(0, |engine| engine.store().failed()),
             entry_points: engine.map(|e| e.agent().entry_points.keys().cloned().collect()).unwrap_or_default(),
-            health: self.health(),
+            health: self.health(shown.store_failed),
             in_flight: Some(count(self.gate.in_flight())),
             waiting_for_input: count(waiting.asks),
             queued: count(waiting.queued),
@@ -49,8 +49,9 @@ impl Controller {
         }
     }
 
-    fn health(&self) -> Health {
+    fn health(&self, store_failed: bool) -> Health {
         let storage = match self.engine() {
+            None if store_failed => HealthLevel::Unhealthy,
             None => HealthLevel::Unknown,
             Some(engine) if engine.store().healthy() => HealthLevel::Healthy,
             Some(_) => HealthLevel::Unhealthy,

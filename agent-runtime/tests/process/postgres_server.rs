@@ -1,11 +1,15 @@
-//! A PostgreSQL server of the test's own: Debian's, in a folder of its own, reached over a Unix socket.
+//! A PostgreSQL server of the test's own: Debian's, in a folder of its own, reached over a Unix socket, or at an
+//! address by those who know its password.
 
 use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Known to those who come by the network.
+const PASSWORD: &str = "of-the-test";
 /// The user `nobody` and its group: PostgreSQL does not run as root.
 const NOBODY: u32 = 65534;
 /// Ends the server when the test does, however it ends: its input ends then. A line on it names another signal.
@@ -16,7 +20,9 @@ pub(crate) struct Server {
     folder: tempfile::TempDir,
     programs: PathBuf,
     keeper: Option<Child>,
-    /// Of the socket's name, and of the loopback where it listens there.
+    /// Where it listens besides its socket, for those who know the password.
+    host: Option<IpAddr>,
+    /// Of the socket's name, and of the address that it listens at.
     port: u16,
     settings: Vec<String>,
 }
@@ -26,21 +32,34 @@ const PORT: u16 = 5432;
 
 /// A port of the loopback that nobody has.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    free_port_at(Ipv4Addr::LOCALHOST.into())
+}
+
+/// Asked for and given back: whoever takes it meanwhile makes the test fail at once.
+fn free_port_at(host: IpAddr) -> u16 {
+    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
     /// A server that is up; none where PostgreSQL is not installed, which is said.
     pub(crate) fn start() -> Option<Self> {
-        Self::start_with(PORT, &["-c", "listen_addresses="], &[])
+        Self::start_with(None, PORT, &["-c", "listen_addresses="], &[])
+    }
+
+    /// One that also listens at an address of this machine, for pods of its network.
+    pub(crate) fn start_at(host: IpAddr) -> Option<Self> {
+        let listens = format!("listen_addresses={host}");
+        let server = Self::start_with(Some(host), free_port_at(host), &["-c", &listens], &[])?;
+        server.sql("postgres", &format!("ALTER ROLE runtime PASSWORD '{PASSWORD}'"));
+        Some(server)
     }
 
     /// One that listens on this port of the loopback too, with settings and with files in its data.
     pub(crate) fn start_on(port: u16, settings: &[&str], files: &[(&str, Vec<u8>)]) -> Option<Self> {
-        Self::start_with(port, &[&["-c", "listen_addresses=127.0.0.1"], settings].concat(), files)
+        Self::start_with(None, port, &[&["-c", "listen_addresses=127.0.0.1"], settings].concat(), files)
     }
 
-    fn start_with(port: u16, settings: &[&str], files: &[(&str, Vec<u8>)]) -> Option<Self> {
+    fn start_with(host: Option<IpAddr>, port: u16, settings: &[&str], files: &[(&str, Vec<u8>)]) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("skipped: PostgreSQL is not installed: apt-get install postgresql");
             return None;
@@ -50,13 +69,18 @@ impl Server {
             std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let mut server = Self { folder, programs, keeper: None, port, settings };
+        let mut server = Self { folder, programs, keeper: None, host, port, settings };
         let mut initdb = server.program("initdb");
         initdb.args(["--auth=trust", "--username=runtime", "--no-sync", "--encoding=UTF8", "--pgdata=data"]);
         let made = initdb.output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         for (name, content) in files {
             server.put(&server.folder.path().join("data").join(name), content);
+        }
+        if let Some(host) = host {
+            let rules = server.folder.path().join("data/pg_hba.conf");
+            let mut rules = std::fs::OpenOptions::new().append(true).open(rules).unwrap();
+            writeln!(rules, "host all all {host}/24 scram-sha-256").unwrap();
         }
         server.up();
         Some(server)
@@ -111,7 +135,10 @@ impl Server {
         let mut createdb = self.program("createdb");
         let made = createdb.arg("--host").arg(self.folder.path()).args(["--username=runtime", name]).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        format!("postgres://runtime@localhost:{}/{name}?host={}", self.port, self.folder.path().display())
+        match self.host {
+            Some(host) => format!("postgres://runtime:{PASSWORD}@{host}:{}/{name}", self.port),
+            None => format!("postgres://runtime@localhost:{}/{name}?host={}", self.port, self.folder.path().display()),
+        }
     }
 
     /// Runs statements in a database, and gives the rows, their columns separated by `|`.

@@ -276,6 +276,7 @@ async fn a_runtime_whose_database_is_away_at_the_start_says_so_and_begins_when_i
     .await;
     let (code, problem) = runtime.get("/health/ready").await;
     assert_eq!((code, runtime.status().await.state), (503, State::Starting), "{problem}");
+    assert_eq!(runtime.status().await.health.storage.as_str(), "unhealthy");
     replicas.server.up();
     runtime.reach(State::Running).await;
     runtime.trigger().await;
@@ -285,6 +286,28 @@ async fn a_runtime_whose_database_is_away_at_the_start_says_so_and_begins_when_i
     let newer = home.start().await;
     let status = newer.reach(State::Stopped).await;
     assert!(status.message.as_deref().is_some_and(|message| message.contains("99")), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mounted_address_that_is_not_there_yet_or_is_empty_is_waited_for() {
+    let Some(replicas) = Replicas::new(&agent(0.0)) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("url");
+    let home = Home::new(&replicas.agent).with("HIVE_STORE_URL_FILE", &file.display().to_string());
+    let runtime = home.start().await;
+    let says = |what: &'static str| {
+        let runtime = &runtime;
+        eventually(what, move || async move {
+            let status = runtime.status().await;
+            let message = status.message.unwrap_or_default();
+            message.contains("HIVE_STORE_URL_FILE") && message.contains(what) && status.state == State::Starting
+        })
+    };
+    says("No such file").await;
+    std::fs::write(&file, "\n").unwrap();
+    says("it is empty").await;
+    std::fs::write(&file, &replicas.url).unwrap();
+    assert_eq!(runtime.reach(State::Running).await.counter_scope, lifecycle::wire::CounterScope::Store);
 }
 
 #[tokio::test(flavor = "multi_thread")]

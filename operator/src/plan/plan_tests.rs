@@ -399,7 +399,7 @@ fn child(world: &World, kind: ChildKind) -> Value {
 fn on_a_volume(when_deleted: crds::WhenDeleted) -> World {
     let mut world = World::new(DesiredState::Running, 1);
     let claim = crds::VolumeClaim { size: "1Gi".to_owned(), storage_class_name: None, when_deleted };
-    world.runtime.spec.storage = Some(crds::Storage { ephemeral: None, volume_claim: Some(claim) });
+    world.runtime.spec.storage = Some(crds::Storage { volume_claim: Some(claim), ..crds::Storage::default() });
     world
 }
 
@@ -415,6 +415,73 @@ fn a_volume_claim_is_mounted_and_kept_unless_it_is_to_go_with_its_object() {
     assert_eq!(volumes[1]["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
     let deleted = child(&on_a_volume(crds::WhenDeleted::Delete), ChildKind::PersistentVolumeClaim);
     assert_eq!(deleted["metadata"]["ownerReferences"][0]["uid"], "runtime-1");
+}
+
+fn on_a_database(replicas: i32) -> World {
+    let mut world = World::new(DesiredState::Running, replicas);
+    let url_secret_ref = crds::SecretKey { name: "database".to_owned(), key: "uri".to_owned() };
+    let postgres = Some(crds::Postgres { url_secret_ref });
+    world.runtime.spec.storage = Some(crds::Storage { postgres, ..crds::Storage::default() });
+    world
+}
+
+#[test]
+fn the_address_of_a_database_is_mounted_and_pods_share_its_timers() {
+    let mut world = on_a_database(2);
+    world.agent = r#"{"graph":{"async_entry_points":[{"id":"tick","trigger_type":"timer"}]}}"#.to_owned();
+    let deployment = child(&world, ChildKind::Deployment);
+    let pod = &deployment["spec"]["template"]["spec"];
+    let find = |list: &str, name: &str| {
+        let all = [&pod["volumes"], &pod["containers"][0][list]].into_iter().flat_map(|all| all.as_array().unwrap());
+        all.filter(|one| one["name"] == name).cloned().collect::<Vec<Value>>()
+    };
+    insta::assert_snapshot!(serde_json::to_string_pretty(&find("volumeMounts", "store")).unwrap());
+    assert_eq!(find("env", "HIVE_STORE_URL_FILE")[0]["value"], "/etc/hive/store/url");
+    assert_eq!(deployment["spec"]["strategy"]["type"], "RollingUpdate");
+    world.settle(20);
+    assert_eq!((world.condition("Ready").as_str(), world.pods.len()), ("True Running", 2));
+}
+
+#[test]
+fn a_pod_without_its_database_is_stalled_with_the_field_once_it_had_time_whatever_is_desired() {
+    for desired in [DesiredState::Running, DesiredState::Paused] {
+        let mut world = on_a_database(1);
+        world.ask(desired);
+        world.settle(20);
+        let starts = |world: &mut World| {
+            let heard = world.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap();
+            heard.status.state = State::Starting;
+            heard.status.health.storage = lifecycle::wire::HealthLevel::Unhealthy;
+            heard.status.message = Some("HIVE_STORE_URL_FILE /etc/hive/store/url: No such file".to_owned());
+        };
+        starts(&mut world);
+        // Its container is as old as the world.
+        world.now = at(9);
+        assert!(world.plan().status.is_none_or(|status| status.conditions.iter().all(|c| c.type_ != "Stalled")));
+        world.now = at(10);
+        world.step();
+        assert_eq!(world.condition("Stalled"), "True StorageUnavailable");
+        let stalled = world.status().conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+        let named = "spec.storage.postgres.urlSecretRef: key uri of Secret database: pod-1: HIVE_STORE_URL_FILE";
+        assert!(stalled.message.starts_with(named), "{}", stalled.message);
+        world.finish_work();
+        world.settle(20);
+        assert_eq!(world.condition("Stalled"), "absent");
+    }
+}
+
+#[test]
+fn what_pods_count_in_a_store_they_share_is_not_added_up() {
+    for (scope, queued) in [(lifecycle::wire::CounterScope::Pod, 7), (lifecycle::wire::CounterScope::Store, 4)] {
+        let mut world = World::new(DesiredState::Paused, 2);
+        world.settle(20);
+        for (uid, queued) in [("pod-1", 3), ("pod-2", 4)] {
+            let status = &mut world.contacts.get_mut(uid).unwrap().answer.as_mut().unwrap().status;
+            (status.queued, status.waiting_for_input, status.counter_scope) = (queued, queued, scope);
+        }
+        world.step();
+        assert_eq!((world.status().queued, world.status().waiting_for_input), (Some(queued), Some(queued)));
+    }
 }
 
 #[test]

@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use crds::RuntimeState;
 use jiff::Timestamp;
-use lifecycle::{BootFile, Desired};
+use lifecycle::wire::HealthLevel;
+use lifecycle::{BootFile, Desired, State};
 
 use super::children::Wanted;
 use super::effective::{Effective, Kind};
 use super::hooks::Hooks;
 use super::pods::Standing;
-use super::until;
+use super::{since, until};
 use crate::observe::{AgentText, ChildKind, HookKind, Observed};
+
+/// How long a pod may be without its database before the object says so.
+const STORE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What all pods together say.
 pub(super) struct Reading<'a> {
@@ -86,7 +90,7 @@ impl<'a> Reading<'a> {
             standings,
         };
         let failed = hooks.failed.clone().map(|what| ("HookFailed", what));
-        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now)).or(failed);
+        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now), now).or(failed);
         reading
     }
 }
@@ -154,6 +158,7 @@ fn stalled(
     reading: &Reading<'_>,
     effective: &Effective,
     overdue: bool,
+    now: Timestamp,
 ) -> Option<(&'static str, String)> {
     let policy = &effective.policy;
     // A rollout goes on past the deadline, without anybody's help.
@@ -175,6 +180,9 @@ fn stalled(
     if let Some(fault) = &reading.fault {
         return Some(fault.clone());
     }
+    if let Some(trouble) = reading.standings.iter().find_map(|standing| storage_trouble(seen, standing, now)) {
+        return Some(trouble);
+    }
     if policy.desired == Desired::Running {
         if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {
             return Some((reason, why));
@@ -184,6 +192,20 @@ fn stalled(
         }
     }
     None
+}
+
+/// Why a pod does not come up for want of the database it was given. A Secret that is made right after its object is
+/// filled in meanwhile.
+fn storage_trouble(seen: &Observed, standing: &Standing<'_>, now: Timestamp) -> Option<(&'static str, String)> {
+    let from = seen.runtime.spec.database()?;
+    let status = standing.heard.filter(|status| status.health.storage == HealthLevel::Unhealthy)?;
+    let message = status.message.as_ref().filter(|_| matches!(status.state, State::Starting | State::Stopped))?;
+    let patient = standing.pod.started.is_some_and(|started| since(now, started) < STORE_PATIENCE);
+    (!patient).then(|| {
+        let (pod, name, key) = (&standing.pod.name, &from.name, &from.key);
+        let what = format!("spec.storage.postgres.urlSecretRef: key {key} of Secret {name}: {pod}: {message}");
+        ("StorageUnavailable", what)
+    })
 }
 
 /// Why a pod that acknowledged running does not run.

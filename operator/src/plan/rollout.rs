@@ -40,16 +40,19 @@ pub(super) fn blueprint(seen: &Observed, settings: &Settings) -> Option<Blueprin
     Some(Blueprint { agent: agent.map(|(child, _)| child), template, hash, fault, withheld })
 }
 
-/// Each pod has a store of its own, so each would run every tick.
+/// Pods with a store each would each run every tick; in one that they share, a tick is run once.
 fn timers(runtime: &AgentRuntime, agent: &AgentText) -> Option<(&'static str, String)> {
     let AgentText::Found { text, file } = agent else { return None };
-    if runtime.spec.replicas <= 1 {
+    if runtime.spec.replicas <= 1 || runtime.spec.database().is_some() {
         return None;
     }
     let timer = agent::timer(text, file)?;
     Some((
         "InvalidSpec",
-        format!("spec.replicas: at most 1 while the agent has a timer, which would come due in each pod: {timer}"),
+        format!(
+            "spec.replicas: at most 1 while the agent has a timer, which would come due in each pod: {timer}. Or set \
+             spec.storage.postgres"
+        ),
     ))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crds::{AgentRuntime, AgentRuntimeStatus, PodReport, RuntimeHealth, RuntimeState};
 use jiff::Timestamp;
 use lifecycle::Desired;
-use lifecycle::wire::{Health, Status};
+use lifecycle::wire::{CounterScope, Health, Status};
 
 use super::effective::Effective;
 use super::pods::Standing;
@@ -27,7 +27,7 @@ pub(super) fn write(
     let policy = &effective.policy;
     let counting = policy.desired != Desired::Running;
     let heard = || reading.standings.iter().filter_map(|s| s.heard);
-    let total = |of: fn(&Status) -> i64| counting.then(|| heard().map(of).sum());
+    let total = |of: fn(&Status) -> i64| counting.then(|| over_pods(heard(), of));
     let count = |is: fn(&Standing<'_>) -> bool| to_i32(reading.standings.iter().filter(|s| is(s)).count());
     // What a spec asks for of which nothing is done is not answered.
     let generation = match runtime.status.as_ref() {
@@ -65,6 +65,19 @@ pub(super) fn write(
         conditions: set,
     };
     (runtime.status.as_ref() != Some(&status)).then_some(status)
+}
+
+/// What pods count themselves is added up; what they count in a store that they share is the same in each, give or
+/// take the moment in which it was read.
+fn over_pods<'a>(all: impl Iterator<Item = &'a Status>, of: fn(&Status) -> i64) -> i64 {
+    let (mut own, mut shared) = (0, 0);
+    for status in all {
+        match status.counter_scope {
+            CounterScope::Pod => own += of(status),
+            CounterScope::Store => shared = shared.max(of(status)),
+        }
+    }
+    own + shared
 }
 
 fn worst(all: impl Iterator<Item = Health>) -> Option<RuntimeHealth> {

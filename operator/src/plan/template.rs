@@ -10,6 +10,10 @@ use crate::observe::pod::AGENT_CONTAINER;
 /// Seconds of the grace period beyond the runtime's own shutdown, so that the kubelet never cuts it short.
 const GRACE_MARGIN_SECONDS: i32 = 5;
 
+/// Where the address of a shared store is mounted: a directory, as a subPath mount is not filled in later.
+const STORE_DIR: &str = "/etc/hive/store";
+const STORE_URL_FILE: &str = "url";
+
 /// Holds `spec.restartNonce`, so that a change of it is a change of the pods.
 const RESTART_ANNOTATION: &str = "agents.hive.dev/restart-nonce";
 
@@ -80,6 +84,12 @@ fn pod_spec(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &s
         data,
         json!({ "name": "tmp", "emptyDir": {} }),
     ];
+    if let Some(from) = runtime.spec.database() {
+        // Optional, so that a pod without it comes up, says what is missing and obeys; the kubelet fills it in later.
+        let items = json!([{ "key": from.key, "path": STORE_URL_FILE }]);
+        let secret = json!({ "secretName": from.name, "items": items, "optional": true, "defaultMode": 0o440 });
+        volumes.push(json!({ "name": "store", "secret": secret }));
+    }
     if let Some((config_map, _)) = agent {
         volumes.push(json!({ "name": "agent", "configMap": { "name": config_map } }));
     }
@@ -107,6 +117,9 @@ fn container(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &
         json!({ "name": "data", "mountPath": "/var/lib/hive" }),
         json!({ "name": "tmp", "mountPath": "/tmp" }),
     ];
+    if runtime.spec.database().is_some() {
+        mounts.push(json!({ "name": "store", "mountPath": STORE_DIR, "readOnly": true }));
+    }
     let mut container = json!({
         "name": AGENT_CONTAINER,
         "env": environment(runtime),
@@ -148,8 +161,11 @@ fn environment(runtime: &AgentRuntime) -> Value {
         { "name": "HIVE_BOOT_DIR", "value": "/etc/hive/boot" },
         { "name": "HIVE_DATA_DIR", "value": "/var/lib/hive" },
     ]);
-    if let (Value::Array(list), Some(rate)) = (&mut variables, lifecycle.resume_rate) {
-        list.push(json!({ "name": "HIVE_RESUME_RATE", "value": rate.to_string() }));
+    let rate = lifecycle.resume_rate.map(|rate| json!({ "name": "HIVE_RESUME_RATE", "value": rate.to_string() }));
+    let file = format!("{STORE_DIR}/{STORE_URL_FILE}");
+    let store = runtime.spec.database().map(|_| json!({ "name": "HIVE_STORE_URL_FILE", "value": file }));
+    if let Value::Array(list) = &mut variables {
+        list.extend(rate.into_iter().chain(store));
     }
     variables
 }
