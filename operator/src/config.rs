@@ -68,6 +68,10 @@ pub struct Config {
     #[arg(long, env = "OBEY_FREEZES", default_value_t = true, action = clap::ArgAction::Set)]
     pub obey_freezes: bool,
 
+    /// Run commands in pods, for hooks by exec. The operator's role must allow it.
+    #[arg(long, env = "EXEC_HOOKS", default_value_t = false, action = clap::ArgAction::Set)]
+    pub exec_hooks: bool,
+
     /// Days after which the key that signs commands is replaced.
     #[arg(long, env = "KEY_ROTATION_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..=3650))]
     pub key_rotation_days: u16,

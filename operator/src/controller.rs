@@ -78,10 +78,11 @@ pub async fn wait_for_crd(client: &Client, namespace: Option<&String>) {
     }
 }
 
-/// Reconciles until `stop`.
+/// Reconciles until `stop`. By `exec` commands are run in pods, where that is allowed.
 pub async fn run(
     config: &Config,
     client: Client,
+    exec: Option<Client>,
     keyring: Arc<Keyring>,
     telemetry: Arc<Telemetry>,
     stop: CancellationToken,
@@ -94,6 +95,7 @@ pub async fn run(
         wake.clone(),
         Arc::clone(&telemetry),
         Arc::clone(&keyring),
+        exec,
     );
     let context = Arc::new(Context {
         client: client.clone(),
@@ -102,7 +104,11 @@ pub async fn run(
         keyring,
         key_secret: KeySecret::new(client.clone(), &config.namespace),
         key_age: config.key_age(),
-        settings: Settings { runtime_image: config.runtime_image.clone(), namespace: config.namespace.clone() },
+        settings: Settings {
+            runtime_image: config.runtime_image.clone(),
+            namespace: config.namespace.clone(),
+            exec_hooks: config.exec_hooks,
+        },
         watches: Watches::new(config.loopback_pods()),
         memories: Mutex::default(),
         telemetry,

@@ -57,11 +57,13 @@ pub enum Error {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), Error> {
     let config = config.cleaned();
     let mut kube_config = kube::Config::infer().await?;
+    // A command in a pod may be silent for as long as its hook has time.
+    let exec = config.exec_hooks.then(|| Client::try_from(kube_config.clone())).transpose()?;
     kube_config.read_timeout = Some(config.api_silence());
     let client = Client::try_from(kube_config)?;
     let telemetry = Arc::new(Telemetry::default());
     let server = health::serve(config.listen, Arc::clone(&telemetry), stop.clone()).await?;
-    let outcome = lead(&config, client, &telemetry, &stop).await;
+    let outcome = lead(&config, (client, exec), &telemetry, &stop).await;
     stop.cancel();
     if let Err(error) = server.await {
         tracing::warn!(%error, "the health server ended badly");
@@ -80,7 +82,7 @@ pub async fn self_test(namespace: &str, test: &selftest::SelfTest) -> Result<(),
 
 async fn lead(
     config: &Config,
-    client: Client,
+    (client, exec): (Client, Option<Client>),
     telemetry: &Arc<Telemetry>,
     stop: &CancellationToken,
 ) -> Result<(), Error> {
@@ -96,7 +98,7 @@ async fn lead(
     telemetry.set_leading(true);
     let keyring = Arc::new(act::keys::Keyring::new(lease.end()));
     let outcome = tokio::select! {
-        () = controller::run(config, client, keyring, Arc::clone(telemetry), stop.clone()) => Ok(()),
+        () = controller::run(config, client, exec, keyring, Arc::clone(telemetry), stop.clone()) => Ok(()),
         () = lease.keep() => Err(Error::LeaseLost),
     };
     telemetry.set_leading(false);

@@ -146,6 +146,17 @@ fn an_operator_of_some_namespaces_has_roles_in_these_alone() {
 }
 
 #[test]
+fn the_operator_may_run_commands_in_pods_only_where_that_is_asked_for() {
+    let may = |set: &[&str]| {
+        let objects = with(set);
+        let rules = one(&objects, "ClusterRole", "-agentruntime-operator")["rules"].to_string();
+        let told = container(&objects)["env"].to_string().contains("EXEC_HOOKS");
+        (rules.contains("pods/exec"), told)
+    };
+    assert_eq!((may(&[]), may(&["operator.execHooks=true"])), ((false, false), (true, true)));
+}
+
+#[test]
 fn viewers_read_editors_change_and_neither_may_freeze() {
     let objects = with(&[]);
     for (end, label) in [("-view", "view"), ("-edit", "edit")] {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::removal::{WAIT, install, tags};
 use crate::space::{RELEASE, SYSTEM, Space, condition, http, kubectl, runtime};
 
 /// How often an entry point was begun; the hooks of these tests are its trigger.
@@ -50,4 +51,39 @@ fn a_pause_waits_for_a_hook_that_fails_and_a_stop_does_not() {
     space.ready("demo");
     space.patch("demo", &json!({ "desiredState": "stopped" }));
     assert_eq!(space.ready("demo")["status"]["state"], "stopped");
+}
+
+fn exec(command: &[&str]) -> Value {
+    json!({ "exec": { "command": command }, "failurePolicy": "Fail", "timeoutSeconds": 30 })
+}
+
+#[test]
+fn a_hook_by_exec_is_run_only_by_an_operator_that_may_and_its_exit_code_counts() {
+    let space = Space::alone("hook-exec");
+    let works = exec(&["/agent-runtime", "schema"]);
+    space.start(&runtime("demo", 1, &json!({})));
+    space.patch("demo", &json!({ "lifecycle": { "prePause": works } }));
+    let stalled = |status: &Value, reason: &str| condition(status, "Stalled") == ("True".to_owned(), reason.to_owned());
+    let told = |object: &Value| object["status"]["conditions"].to_string();
+    let off = space.wait("demo", "it may not", |status| stalled(status, "InvalidSpec"));
+    assert!(told(&off).contains("spec.lifecycle.prePause.exec") && told(&off).contains("operator.execHooks"));
+    let tags = tags();
+    let mut may = vec!["--set", "operator.execHooks=true"];
+    may.extend(WAIT);
+    install(&tags, &may).unwrap();
+    space.ready("demo");
+    space.patch("demo", &json!({ "desiredState": "paused" }));
+    assert_eq!(space.ready("demo")["status"]["state"], "paused");
+    space.patch(
+        "demo",
+        &json!({ "desiredState": "running", "lifecycle": { "prePause": exec(&["/agent-runtime", "nonsense"]) } }),
+    );
+    space.ready("demo");
+    space.patch("demo", &json!({ "desiredState": "paused" }));
+    let failed = space.wait("demo", "it fails", |status| stalled(status, "HookFailed"));
+    assert!(told(&failed).contains("exit code 2") && told(&failed).contains("nonsense"), "{}", told(&failed));
+    assert_eq!(failed["status"]["state"], "running");
+    space.patch("demo", &json!({ "lifecycle": { "prePause": null } }));
+    assert_eq!(space.ready("demo")["status"]["state"], "paused");
+    install(&tags, &WAIT).unwrap();
 }

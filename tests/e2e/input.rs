@@ -16,6 +16,7 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
         (json!({ "lifecycle": { "pauseMode": "abruptly" } }), "spec.lifecycle.pauseMode"),
         (json!({ "agent": { "configMapRef": { "name": "a", "key": "b" } } }), "spec.agent"),
         (json!({ "sparkle": 1 }), "spec.sparkle"),
+        (json!({ "lifecycle": { "prePause": { "timeoutSeconds": 5 } } }), "give a hook exactly one of http and exec"),
         (json!({ "storage": {} }), "spec.storage: give exactly one"),
         (json!({ "storage": { "ephemeral": {}, "volumeClaim": { "size": "1Gi" } } }), "spec.storage: give exactly one"),
         (

@@ -12,11 +12,11 @@ use lifecycle::wire::{Command, Status};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::act::backoff;
 use crate::act::keys::Keyring;
+use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
-use crate::plan::{Call, Order, Signer};
+use crate::plan::{Call, Deed, Order, Signer};
 use crate::telemetry::Telemetry;
 
 /// A pod answers a command from memory and one fsync; more means that it hangs.
@@ -33,6 +33,8 @@ pub struct Dispatcher {
 
 struct Inner {
     client: Client,
+    /// Runs commands in pods; none where that is not allowed.
+    exec: Option<kube::Client>,
     commands: Semaphore,
     polls: Semaphore,
     state: Mutex<State>,
@@ -75,7 +77,8 @@ impl State {
 }
 
 impl Dispatcher {
-    /// At most `commands` and `polls` calls at once; owners of answers are sent to `wake`.
+    /// At most `commands` and `polls` calls at once; owners of answers are sent to `wake`. By `exec` commands are run in
+    /// pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
         commands: usize,
@@ -83,9 +86,11 @@ impl Dispatcher {
         wake: mpsc::Sender<Owner>,
         telemetry: Arc<Telemetry>,
         keyring: Arc<Keyring>,
+        exec: Option<kube::Client>,
     ) -> Self {
         let inner = Inner {
             client: Client::default(),
+            exec,
             commands: Semaphore::new(commands),
             polls: Semaphore::new(polls),
             state: Mutex::default(),
@@ -162,10 +167,10 @@ impl Inner {
                 }
                 self.record(&order, id, verb.as_str(), begun, outcome);
             }
-            Call::Hook { turn, path, key, timeout } => {
-                let outcome = self.client.hook(order.address, path, key, *timeout).await;
-                self.note(&order, turn.hook.as_str(), begun, outcome.as_ref().err());
-                self.record_hook(&order, id, *turn, outcome);
+            Call::Hook { turn, deed, key, timeout } => {
+                let outcome = self.hook(&owner, &order, deed, key, *timeout).await;
+                self.note(&order, turn.hook.as_str(), begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
+                self.record_hook(&order, id, *turn, outcome.err().map(|(_, why)| why));
             }
             Call::Ask { after } => {
                 let outcome = self.ask(&order, after.as_ref()).await;
@@ -175,9 +180,35 @@ impl Inner {
         self.wake(owner).await;
     }
 
-    fn note(&self, order: &Order, call: &'static str, begun: Instant, error: Option<&Error>) {
-        self.telemetry.called(call, error.map_or("ok", Error::label), begun.elapsed());
-        if let Some(error) = error {
+    async fn hook(
+        &self,
+        owner: &Owner,
+        order: &Order,
+        deed: &Deed,
+        key: &str,
+        timeout: Duration,
+    ) -> Result<(), (&'static str, String)> {
+        match deed {
+            Deed::Post(path) => {
+                let called = self.client.hook(order.address, path, key, timeout).await;
+                called.map_err(|error| (error.label(), error.to_string()))
+            }
+            Deed::Exec { container, command } => {
+                let ran = match &self.exec {
+                    Some(client) => {
+                        let pods = exec::pods(client, &owner.namespace);
+                        exec::run(&pods, &order.name, container, command, timeout).await
+                    }
+                    None => Err(exec::Error::Off),
+                };
+                ran.map_err(|error| (error.label(), error.to_string()))
+            }
+        }
+    }
+
+    fn note(&self, order: &Order, call: &'static str, begun: Instant, error: Option<(&'static str, &String)>) {
+        self.telemetry.called(call, error.map_or("ok", |(label, _)| label), begun.elapsed());
+        if let Some((_, error)) = error {
             tracing::debug!(pod = %order.name, %error, "a call to a pod failed");
         }
     }
@@ -189,14 +220,13 @@ impl Inner {
         }
     }
 
-    fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, called: Result<(), Error>) {
+    fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, error: Option<String>) {
         let mut state = self.lock();
         if !state.is_current(&order.pod, id) {
             return;
         }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
         let before = contact.hook.as_ref().filter(|before| before.turn == turn);
-        let error = called.err().map(|error| error.to_string());
         let failures = before.map_or(0, |before| before.failures) + u32::from(error.is_some());
         let next_attempt = Timestamp::now() + pause(failures);
         contact.hook = Some(HookOutcome { turn, error, failures, next_attempt });
@@ -233,7 +263,8 @@ impl Inner {
     }
 
     fn record(&self, order: &Order, id: u64, call: &'static str, begun: Instant, outcome: Result<Status, Error>) {
-        self.note(order, call, begun, outcome.as_ref().err());
+        let failure = outcome.as_ref().err().map(|error| (error.label(), error.to_string()));
+        self.note(order, call, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
         if !state.is_current(&order.pod, id) {

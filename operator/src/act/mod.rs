@@ -1,6 +1,7 @@
 //! Carries out a plan: writes to the API server. It decides nothing; the plan's order is kept.
 
 pub mod dispatch;
+mod exec;
 pub mod keys;
 
 use std::sync::Arc;

@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-use crds::{FailurePolicy, Hook};
+use crds::{AgentRuntime, FailurePolicy, Hook};
 use jiff::Timestamp;
 use lifecycle::{BootFile, Desired, State};
 
 use super::effective::{self, Effective, Kind};
-use super::{Call, Order, uid_of, until_retry};
+use super::{Call, Deed, Order, Settings, uid_of, until_retry};
+use crate::observe::pod::AGENT_CONTAINER;
 use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts};
 
 /// What hooks ask for in one plan.
@@ -133,7 +134,8 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
         HookKind::PostResume => lifecycle.post_resume.as_ref(),
     };
     let Some(hook) = hook else { return Vec::new() };
-    let port = u16::try_from(hook.http.port.unwrap_or(lifecycle.port)).unwrap_or(8080);
+    let port = hook.http.as_ref().and_then(|http| http.port).unwrap_or(lifecycle.port);
+    let port = u16::try_from(port).unwrap_or(8080);
     let pods = hooks.calls.iter().filter_map(|uid| live(seen).find(|pod| pod.uid == *uid));
     pods.filter_map(|pod| {
         Some(Order {
@@ -145,7 +147,7 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
             signer: None,
             call: Call::Hook {
                 turn,
-                path: hook.http.path.clone(),
+                deed: deed(hook)?,
                 key: [
                     uid_of(&seen.runtime),
                     &turn.epoch.to_string(),
@@ -159,6 +161,30 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
         })
     })
     .collect()
+}
+
+fn deed(hook: &Hook) -> Option<Deed> {
+    let exec = hook.exec.as_ref().map(|exec| Deed::Exec {
+        container: exec.container.clone().unwrap_or_else(|| AGENT_CONTAINER.to_owned()),
+        command: exec.command.clone(),
+    });
+    exec.or_else(|| Some(Deed::Post(hook.http.as_ref()?.path.clone())))
+}
+
+/// What is wrong with the hooks, though the API server would take them: said before the first pause, which would
+/// wait for them.
+pub(super) fn fault(runtime: &AgentRuntime, settings: &Settings) -> Option<(&'static str, String)> {
+    let lifecycle = &runtime.spec.lifecycle;
+    let hooks = [(HookKind::PrePause, &lifecycle.pre_pause), (HookKind::PostResume, &lifecycle.post_resume)];
+    let needs = hooks.iter().find(|(_, hook)| hook.as_ref().is_some_and(|hook| hook.exec.is_some()));
+    let (kind, _) = needs.filter(|_| !settings.exec_hooks)?;
+    Some((
+        "InvalidSpec",
+        format!(
+            "spec.lifecycle.{}.exec: this operator may not exec into pods: set operator.execHooks in its chart, or use http",
+            kind.as_str()
+        ),
+    ))
 }
 
 /// Pods that can be called at all.

@@ -1,13 +1,13 @@
 //! Hooks: once in each pod for each change, and what waits for them.
 
-use crds::{AgentFreeze, AgentFreezeSpec, FailurePolicy, Hook, HttpHook};
+use crds::{AgentFreeze, AgentFreezeSpec, ExecHook, FailurePolicy, Hook, HttpHook};
 use jiff::SignedDuration;
 
 use super::*;
 
 fn hook(failure_policy: FailurePolicy) -> Option<Hook> {
     let http = HttpHook { path: "/hook".to_owned(), port: None };
-    Some(Hook { http, timeout_seconds: 5, failure_policy })
+    Some(Hook { http: Some(http), exec: None, timeout_seconds: 5, failure_policy })
 }
 
 impl World {
@@ -176,4 +176,45 @@ fn a_rollout_that_drains_calls_the_hooks_too() {
     assert_eq!(world.hooked[..2], ["pod-1 prePause 2", "pod-2 prePause 2"]);
     assert!(world.hooked[2..].iter().all(|called| !called.contains("pod-1") && !called.contains("pod-2")));
     assert_eq!(world.condition("Ready"), "True Running");
+}
+
+fn exec(container: Option<&str>) -> Option<Hook> {
+    let exec = ExecHook { command: vec!["/bin/flush".to_owned()], container: container.map(str::to_owned) };
+    Some(Hook { exec: Some(exec), http: None, timeout_seconds: 5, failure_policy: FailurePolicy::Fail })
+}
+
+#[test]
+fn a_command_is_run_in_the_named_container_or_in_the_agents() {
+    for (named, expected) in [(None, "agent"), (Some("side"), "side")] {
+        let mut world = World::new(DesiredState::Running, 1);
+        world.runtime.spec.lifecycle.pre_pause = exec(named);
+        world.settle(20);
+        world.ask(DesiredState::Paused);
+        let plans = [world.step(), world.step()];
+        let deeds: Vec<Deed> = plans.into_iter().flat_map(|plan| plan.orders).filter_map(deed).collect();
+        let command = vec!["/bin/flush".to_owned()];
+        assert_eq!(deeds, [Deed::Exec { container: expected.to_owned(), command }]);
+        world.settle(20);
+        assert_eq!(world.condition("Ready"), "True Paused");
+    }
+}
+
+fn deed(order: Order) -> Option<Deed> {
+    match order.call {
+        Call::Hook { deed, .. } => Some(deed),
+        Call::Command { .. } | Call::Ask { .. } => None,
+    }
+}
+
+#[test]
+fn a_command_that_the_operator_may_not_run_is_said_before_the_first_pause() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.runtime.spec.lifecycle.post_resume = exec(None);
+    let refused = Settings { exec_hooks: false, ..settings() };
+    world.ask(DesiredState::Running);
+    let status = plan(&world.observed(), &refused, world.now).status.unwrap();
+    let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.reason, "InvalidSpec");
+    assert!(stalled.message.starts_with("spec.lifecycle.postResume.exec: "), "{}", stalled.message);
 }

@@ -51,6 +51,8 @@ pub struct Settings {
     pub runtime_image: String,
     /// The operator's own namespace, from which pods let calls in.
     pub namespace: String,
+    /// The operator may run commands in pods.
+    pub exec_hooks: bool,
 }
 
 /// What is to be done, in this order.
@@ -155,12 +157,12 @@ pub enum Call {
         /// Its body.
         body: Box<Command>,
     },
-    /// A POST of the user's, which ends an outstanding `Ask`; a command ends it.
+    /// A hook of the user's, which ends an outstanding `Ask`; a command ends it.
     Hook {
         /// Of which change.
         turn: HookTurn,
-        /// The path.
-        path: String,
+        /// What is done.
+        deed: Deed,
         /// The same for each repetition.
         key: String,
         /// How long it may take.
@@ -170,6 +172,20 @@ pub enum Call {
     Ask {
         /// The version already known, and how long to wait for another.
         after: Option<(String, Duration)>,
+    },
+}
+
+/// What a hook does in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// A POST to a path.
+    Post(String),
+    /// A command in a container.
+    Exec {
+        /// The container.
+        container: String,
+        /// The program and its arguments.
+        command: Vec<String>,
     },
 }
 

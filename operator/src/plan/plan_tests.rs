@@ -29,7 +29,7 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn settings() -> Settings {
-    Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned() }
+    Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned(), exec_hooks: true }
 }
 
 /// What a cluster would hold: carries out plans without any of the I/O.

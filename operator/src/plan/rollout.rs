@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::children::{self, agent_config_map, deployment_name};
 use super::epoch::Policy;
 use super::pods::Standing;
-use super::{Child, Settings, agent, effective, name_of, since, template};
+use super::{Child, Settings, agent, effective, hooks, name_of, since, template};
 use crate::observe::{AgentText, ChildKey, ChildKind, DeploymentFacts, Observed};
 
 /// The pods as the spec wants them.
@@ -33,7 +33,9 @@ pub(super) fn blueprint(seen: &Observed, settings: &Settings) -> Option<Blueprin
     };
     let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), *file));
     let template = template::pod_template(runtime, settings, mount);
-    let fault = timers(runtime, &seen.agent).or_else(|| template::fault(runtime, &template));
+    let fault = timers(runtime, &seen.agent)
+        .or_else(|| hooks::fault(runtime, settings))
+        .or_else(|| template::fault(runtime, &template));
     let refused = seen.refusal.as_ref().is_some_and(|r| Some(r.generation) == runtime.metadata.generation);
     let hash = children::short_hash(template.to_string().as_bytes());
     let withheld = refused || fault.is_some();

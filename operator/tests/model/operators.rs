@@ -193,7 +193,11 @@ fn now() -> Timestamp {
 }
 
 fn decide(seen: &Observed) -> Plan {
-    plan(seen, &Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned() }, now())
+    plan(
+        seen,
+        &Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned(), exec_hooks: true },
+        now(),
+    )
 }
 
 fn effects(plan: Plan) -> Effects {
