@@ -21,6 +21,8 @@ mod ends;
 mod holding;
 #[path = "hooks_tests.rs"]
 mod hooked;
+#[path = "mutations_tests.rs"]
+mod mutations;
 #[path = "replacing_tests.rs"]
 mod replacing;
 
