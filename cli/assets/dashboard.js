@@ -6,7 +6,7 @@ const byId = (id) => document.getElementById(id);
 function connection(state) {
   const place = byId("connection");
   place.dataset.state = state;
-  place.textContent = state;
+  place.textContent = { live: "live", offline: "offline, trying again", ended: "ended: open the address that kubectl hive dashboard printed" }[state];
 }
 
 function troubles(all) {
@@ -68,16 +68,37 @@ function selection() {
   for (const button of document.querySelectorAll("[data-needs-selection]")) button.disabled = count === 0;
 }
 
+// The server sends a beat every ten seconds: a connection that is silent for longer is dead, whatever it says.
+const SILENCE = 25000;
+const AGAIN = 2000;
+
 function live(address, kind, take) {
   const source = new EventSource(address);
-  source.addEventListener("open", () => connection("live"));
-  source.addEventListener("error", () => {
-    connection("reconnecting");
+  let heard = Date.now();
+  const watch = setInterval(() => {
+    if (Date.now() - heard > SILENCE) again();
+  }, 1000);
+  const hear = () => {
+    heard = Date.now();
+    connection("live");
+  };
+  const again = async () => {
+    clearInterval(watch);
+    source.close();
     takeRows.fresh = true;
-    // A closed stream is not tried again by the browser.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => live(address, kind, take), 2000);
+    connection("offline");
+    // A server that has begun anew has another token, and no page from before gets in.
+    const answer = await fetch(location.href, { method: "HEAD", signal: AbortSignal.timeout(AGAIN) }).catch(() => null);
+    if (answer?.status === 401) connection("ended");
+    setTimeout(() => live(address, kind, take), AGAIN);
+  };
+  source.addEventListener("open", hear);
+  source.addEventListener("beat", hear);
+  source.addEventListener("error", again);
+  source.addEventListener(kind, (event) => {
+    hear();
+    take(JSON.parse(event.data));
   });
-  source.addEventListener(kind, (event) => take(JSON.parse(event.data)));
 }
 
 function takeDetail(html) {
@@ -146,5 +167,5 @@ document.addEventListener("DOMContentLoaded", () => {
   document.body.addEventListener("htmx:afterSwap", (event) => {
     if (event.detail.target.id === "dialog" && !event.detail.target.open) event.detail.target.showModal();
   });
-  document.body.addEventListener("htmx:sendError", () => connection("reconnecting"));
+  document.body.addEventListener("htmx:sendError", () => connection("offline"));
 });

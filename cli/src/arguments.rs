@@ -248,6 +248,9 @@ pub(crate) struct Dashboard {
     /// Only show: no token is needed, and nothing can be changed
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// A name by which others reach a page that only shows, beside addresses and localhost
+    #[arg(long, value_name = "NAME", requires = "read_only")]
+    pub(crate) allow_host: Vec<String>,
 }
 
 /// Labels that must have these values: k=v, separated by commas.

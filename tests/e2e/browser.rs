@@ -1,4 +1,4 @@
-//! A real browser, driven by the WebDriver protocol as a person would, and the dashboard that it looks at.
+//! A real browser, driven by the WebDriver protocol as a person would, and the process that serves what it looks at.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::space::{PATIENCE, cluster};
 /// The key that the protocol gives elements.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// The dashboard of a namespace in a browser; both go with the test.
+/// A page in a browser, and what serves it; both go with the test.
 pub(crate) struct Browser {
     driver: Child,
     driver_at: String,
@@ -27,16 +27,33 @@ fn printed(child: &mut Child, after: &str) -> String {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let found = lines.by_ref().find_map(|line| {
         let rest = line.ok()?.split_once(after)?.1.to_owned();
-        rest.split(' ').next().map(|word| word.trim_end_matches('.').to_owned())
+        rest.split(' ').next().map(|word| word.trim_end_matches(['.', ',']).to_owned())
     });
     // Somebody has to read on, or the pipe fills.
     std::thread::spawn(move || lines.for_each(drop));
     found.unwrap_or_else(|| panic!("it never printed {after}"))
 }
 
+/// The plugin, which serves the dashboard.
+fn serve(arguments: &[&str]) -> Child {
+    let mut plugin = Command::new(binary());
+    plugin.env("KUBECONFIG", cluster().kubeconfig()).args(arguments).stdout(Stdio::piped()).spawn().unwrap()
+}
+
 impl Browser {
-    /// Opens the dashboard; none where this machine has no browser, which is said.
-    pub(crate) fn open(namespace: &str, (width, height): (u32, u32)) -> Option<Self> {
+    /// Opens the dashboard of a namespace; none where this machine has no browser, which is said.
+    pub(crate) fn open(namespace: &str, size: (u32, u32)) -> Option<Self> {
+        Self::look(size, || serve(&["--namespace", namespace, "dashboard", "--listen", "127.0.0.1:0"]), "http://")
+    }
+
+    /// As [`Self::open`], a dashboard that only shows.
+    pub(crate) fn open_to_look(namespace: &str, size: (u32, u32)) -> Option<Self> {
+        let arguments = ["--namespace", namespace, "dashboard", "--read-only", "--listen", "127.0.0.1:0"];
+        Self::look(size, || serve(&arguments), "http://")
+    }
+
+    /// Looks at what a process serves that prints its address behind some words.
+    pub(crate) fn look((width, height): (u32, u32), served: impl FnOnce() -> Child, said: &str) -> Option<Self> {
         let driver =
             Command::new("chromedriver").args(["--port=0"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = driver else {
@@ -44,13 +61,8 @@ impl Browser {
             return None;
         };
         let driver_at = format!("127.0.0.1:{}", printed(&mut driver, "started successfully on port "));
-        let mut page = Command::new(binary())
-            .env("KUBECONFIG", cluster().kubeconfig())
-            .args(["--namespace", namespace, "dashboard", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let page_at = printed(&mut page, "http://");
+        let mut page = served();
+        let page_at = printed(&mut page, said);
         let window = format!("--window-size={width},{height}");
         let arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", window.as_str()];
         let wanted = json!({ "capabilities": { "alwaysMatch": { "goog:chromeOptions": { "args": arguments } } } });
@@ -94,10 +106,41 @@ impl Browser {
         self.post("/url", &json!({ "url": url })).unwrap();
     }
 
+    /// Host and port of the page.
+    pub(crate) fn host(&self) -> &str {
+        self.page_at.split('/').next().unwrap()
+    }
+
     /// Another page of the dashboard.
     pub(crate) fn visit(&self, path: &str) {
-        let host = self.page_at.split('/').next().unwrap();
-        self.go(&format!("http://{host}{path}"));
+        self.go(&format!("http://{}{path}", self.host()));
+    }
+
+    /// Ends what serves the page; the page stays open.
+    pub(crate) fn end_server(&mut self) {
+        self.page.kill().unwrap();
+        self.page.wait().unwrap();
+    }
+
+    /// Serves the same address again.
+    pub(crate) fn serve_again(&mut self, namespace: &str, more: &[&str]) {
+        let host = self.host().to_owned();
+        let arguments = ["--namespace", namespace, "dashboard", "--listen", &host];
+        self.page = serve(&[&arguments, more].concat());
+        printed(&mut self.page, "http://");
+    }
+
+    /// Sends the server a signal, such as STOP, by which it hangs with its connections open.
+    pub(crate) fn signal_server(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.page.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{signal}");
+    }
+
+    /// Has the page shown as to a person who prefers light or dark.
+    pub(crate) fn prefer(&self, scheme: &str) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let command = json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
+        self.post("/goog/cdp/execute", &command).unwrap();
     }
 
     /// Does something with an element as soon as it is there and lets it be done.

@@ -37,6 +37,7 @@ fn a_pause_with_work_in_flight_is_asked_for_watched_and_undone() {
     browser.press("Close");
     browser.shows("#detail", "pausing");
     browser.shows("#detail", &id);
+    browser.shows("#detail [data-label='Until'] time", "in ");
     browser.shows("#detail", "bad <model>");
     browser.shows("#executions", &id);
     browser.press("Follow the log");

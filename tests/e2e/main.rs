@@ -12,6 +12,8 @@ mod boot;
 mod browser;
 mod chart;
 mod dashboard;
+mod dashboard_away;
+mod dashboard_looks;
 mod disruption;
 mod flux;
 mod freeze;

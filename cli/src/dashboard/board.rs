@@ -1,4 +1,5 @@
-//! What the API server has shown so far: every runtime and freeze, and how each runtime changed since the page was opened.
+//! What the API server has shown so far: every runtime and freeze, how each runtime changed since the page was opened,
+//! and what Events say of the time before.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, RwLock};
@@ -11,6 +12,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::watch;
 
+use super::past::{self, Past};
 use crate::kubernetes::{Kubernetes, identity};
 use crate::show;
 
@@ -29,6 +31,8 @@ pub(super) struct Transition {
     pub(super) state: String,
     pub(super) source: String,
     pub(super) reason: String,
+    /// A sentence.
+    pub(super) says: String,
 }
 
 /// How much there was to do.
@@ -52,6 +56,10 @@ pub(super) struct Seen {
 pub(super) struct Board {
     pub(super) runtimes: BTreeMap<Id, Arc<Seen>>,
     pub(super) freezes: BTreeMap<String, AgentFreeze>,
+    /// What happened before, as far as Events are kept.
+    pub(super) past: Past,
+    /// The runtimes have been listed once.
+    pub(super) listed: bool,
     /// What is wrong with the picture, by where it comes from.
     pub(super) troubles: BTreeMap<&'static str, String>,
     /// Of a list that is being read anew: what it has not named yet.
@@ -68,6 +76,7 @@ impl Board {
                 self.runtimes.remove(&id(&runtime));
             }
             Event::InitDone => {
+                self.listed = true;
                 for id in std::mem::take(&mut self.stale) {
                     self.runtimes.remove(&id);
                 }
@@ -83,8 +92,10 @@ impl Board {
             before.map_or_else(Default::default, |seen| (seen.transitions.clone(), seen.samples.clone()));
         if let Some(status) = runtime.status.as_ref().filter(|status| status.state.is_some()) {
             let state = show::state(status).to_owned();
-            let transition =
-                Transition { at: now, state, source: status.source.clone(), reason: status.reason.clone() };
+            let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+            let says = ready.map(|condition| condition.message.clone()).unwrap_or_default();
+            let (source, reason) = (status.source.clone(), status.reason.clone());
+            let transition = Transition { at: now, state, source, reason, says };
             let is_new = transitions.back().is_none_or(|last: &Transition| {
                 (&last.state, &last.source, &last.reason) != (&transition.state, &transition.source, &transition.reason)
             });
@@ -151,6 +162,7 @@ pub(super) fn watch(cluster: Arc<Kubernetes>) -> Watched {
     let watched = Watched { board: Arc::default(), version: watch::Sender::new(0) };
     tokio::spawn(runtimes(Arc::clone(&cluster), watched.clone()));
     tokio::spawn(freezes(Arc::clone(&cluster), watched.clone()));
+    tokio::spawn(events(Arc::clone(&cluster), watched.clone()));
     tokio::spawn(operator(cluster, watched.clone()));
     watched
 }
@@ -185,6 +197,15 @@ async fn freezes(cluster: Arc<Kubernetes>, watched: Watched) {
                 Ok(Event::InitDone) | Err(_) => {}
             }
         });
+    }
+}
+
+/// Who may not look at Events sees the time since the page was opened, and is told so where the rest would stand.
+async fn events(cluster: Arc<Kubernetes>, watched: Watched) {
+    let config = watcher::Config::default().fields(past::OF_RUNTIMES);
+    let mut events = watcher(cluster.events(), config).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        watched.change(|board| board.past.take(event.map_err(|error| error.to_string())));
     }
 }
 

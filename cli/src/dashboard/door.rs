@@ -1,6 +1,6 @@
 //! Who may use the page: its own address only, a token that was printed for this user, and headers that trust nothing foreign.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -19,13 +19,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
 pub(super) struct Door {
     address: SocketAddr,
     token: Option<String>,
+    /// Names by which a page that only shows is reached, beside addresses and localhost.
+    names: Vec<String>,
 }
 
 impl Door {
     /// A page that only shows has no token: whoever reaches it may look.
-    pub(super) fn new(address: SocketAddr, read_only: bool) -> Self {
+    pub(super) fn new(address: SocketAddr, read_only: bool, names: Vec<String>) -> Self {
         let token = (!read_only).then(|| format!("{:032x}", rand::rng().random::<u128>()));
-        Self { address, token }
+        Self { address, token, names }
     }
 
     pub(super) fn token(&self) -> Option<&str> {
@@ -41,7 +43,11 @@ impl Door {
         let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
         let changes = !matches!(*method, Method::GET | Method::HEAD);
         let Some(token) = &self.token else {
-            return if changes { Verdict::ReadOnly } else { Verdict::Pass };
+            return match text(header::HOST) {
+                _ if changes => Verdict::ReadOnly,
+                Some(host) if self.answers_to(host) => Verdict::Pass,
+                _ => Verdict::Foreign,
+            };
         };
         // A foreign name that leads here is another site's attempt to speak with this one.
         if !text(header::HOST).is_some_and(|host| self.is_own(host)) {
@@ -60,6 +66,17 @@ impl Door {
         let own = cookies.split(';').filter_map(|cookie| cookie.trim().split_once('='));
         let known = own.into_iter().any(|(name, value)| name == COOKIE && same(value, token));
         if known { Verdict::Pass } else { Verdict::Unknown }
+    }
+
+    /// Whether a page that only shows is meant. A site that points its own name here has a name, never an address;
+    /// the port may be that of a port-forward.
+    fn answers_to(&self, host: &str) -> bool {
+        let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+        let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        name.eq_ignore_ascii_case("localhost")
+            || address.parse::<IpAddr>().is_ok()
+            || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     fn is_own(&self, host: &str) -> bool {
@@ -126,7 +143,7 @@ mod tests {
 
     #[test]
     fn only_the_one_who_has_the_token_passes_and_only_at_its_own_address() {
-        let door = Door::new("127.0.0.1:8200".parse().unwrap(), false);
+        let door = Door::new("127.0.0.1:8200".parse().unwrap(), false, Vec::new());
         let token = door.token().unwrap();
         let (host, cookie) = ((header::HOST, "localhost:8200"), format!("a=b; {COOKIE}={token}"));
         let cookie = (header::COOKIE, cookie.as_str());
@@ -144,9 +161,32 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_only_shows_needs_nothing_and_changes_nothing() {
-        let door = Door::new("0.0.0.0:8080".parse().unwrap(), true);
-        assert_eq!(judged(&door, &Method::GET, &[], ""), Verdict::Pass);
-        assert_eq!(judged(&door, &Method::POST, &[], ""), Verdict::ReadOnly);
+    fn a_page_that_only_shows_needs_no_token_changes_nothing_and_has_no_name_but_its_own() {
+        let door = Door::new("0.0.0.0:8080".parse().unwrap(), true, vec!["hive.example".to_owned()]);
+        let get = |host: &str| judged(&door, &Method::GET, &[(header::HOST, host)], "");
+        for own in [
+            "localhost",
+            "localhost:9999",
+            "127.0.0.1:8200",
+            "10.96.0.7",
+            "[::1]:8080",
+            "[fd00::1]",
+            "hive.example",
+            "Hive.Example:80",
+        ] {
+            assert_eq!(get(own), Verdict::Pass, "{own}");
+        }
+        for foreign in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "hive.example.evil:80",
+            "127.0.0.1.evil",
+            "",
+        ] {
+            assert_eq!(get(foreign), Verdict::Foreign, "{foreign}");
+        }
+        assert_eq!(judged(&door, &Method::GET, &[], ""), Verdict::Foreign);
+        assert_eq!(judged(&door, &Method::POST, &[(header::HOST, "localhost")], ""), Verdict::ReadOnly);
     }
 }

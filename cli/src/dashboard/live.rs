@@ -20,8 +20,8 @@ use crate::logs;
 
 /// A page is told no more often than this, so that a thousand runtimes that change at once are one message.
 const PACE: Duration = Duration::from_millis(250);
-/// A comment keeps the connection, and finds one that is dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A page that hears nothing for longer than two of these takes the connection for dead.
+const BEAT: Duration = Duration::from_secs(10);
 /// Lines of each pod's log to begin with.
 const TAIL: i64 = 100;
 
@@ -37,7 +37,9 @@ struct Rows {
 
 fn stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
     let events = events.map(Ok::<Event, Infallible>);
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    // An event and no comment, as a page's script is not told of comments.
+    let beat = KeepAlive::new().interval(BEAT).event(Event::default().event("beat").data(""));
+    Sse::new(events).keep_alive(beat).into_response()
 }
 
 /// The rows that a filter lets through: all of them first, then those that change.

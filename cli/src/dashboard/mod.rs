@@ -1,4 +1,5 @@
-//! The dashboard: a page on this machine, under the user's own permissions, that shows every runtime as it changes.
+//! The dashboard: a page that shows every runtime as it changes, on this machine under the user's own permissions, or
+//! in the cluster to look at.
 
 mod act;
 mod board;
@@ -6,16 +7,19 @@ mod detail;
 mod door;
 mod live;
 mod page;
+mod past;
 mod rows;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::header;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Dashboard;
 use crate::error::Error;
@@ -43,14 +47,25 @@ pub(crate) async fn run(cluster: Kubernetes, task: &Dashboard) -> Result<(), Err
     let listener = TcpListener::bind(task.listen).await.map_err(broken)?;
     let address = listener.local_addr().map_err(broken)?;
     let cluster = Arc::new(cluster);
-    let door = Arc::new(Door::new(address, task.read_only));
+    let door = Arc::new(Door::new(address, task.read_only, task.allow_host.clone()));
     let watched = board::watch(Arc::clone(&cluster));
     println!("{}", told(address, &door));
     let app = App { cluster, watched, door };
+    // As process 1 of a container nothing else ends it.
+    let mut asked_to_end = signal(SignalKind::terminate()).map_err(broken)?;
     // Streams stay open as long as a page does: they are cut, not waited for.
     tokio::select! {
         served = axum::serve(listener, router(app)) => served.map_err(broken),
         _ = tokio::signal::ctrl_c() => Ok(()),
+        _ = asked_to_end.recv() => Ok(()),
+    }
+}
+
+/// Whether it has seen what there is, so that it shows no empty page.
+async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
+    match app.watched.read().listed {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "the runtimes have not been listed yet"),
     }
 }
 
@@ -82,6 +97,8 @@ fn router(app: App) -> Router {
         .route("/assets/htmx.js", asset("text/javascript", include_str!("../../assets/htmx.min.js")))
         .route("/assets/dashboard.js", asset("text/javascript", include_str!("../../assets/dashboard.js")))
         .route("/assets/dashboard.css", asset("text/css", include_str!("../../assets/dashboard.css")))
+        .route("/healthz", get(async || "alive"))
+        .route("/readyz", get(ready))
         .layer(axum::middleware::from_fn(door::headers))
         .with_state(app)
 }
