@@ -1,8 +1,9 @@
-# Three images from one file: agent-runtime and operator, static binaries FROM scratch, and
-# agent-runtime-debian for agents whose programs need Python or a shell.
+# Four images from one file: agent-runtime, operator and kubectl-hive (which serves the dashboard in a cluster), static
+# binaries FROM scratch, and agent-runtime-debian for agents whose programs need Python or a shell.
 #   docker build --target agent-runtime -t agent-runtime:0.1.0 .
 #   docker build --target agent-runtime-debian -t agent-runtime:0.1.0-debian .
 #   docker build --target operator -t agentruntime-operator:0.1.0 .
+#   docker build --target kubectl-hive -t kubectl-hive:0.1.0 .
 # Where no base image can be pulled, a folder of binaries built on the host stands in for the stage `build`:
 #   buildah bud --build-context build=./dist --target operator .
 
@@ -12,8 +13,9 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     target="$(uname -m)-unknown-linux-gnu" && \
     RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target "$target" \
-        --package agent-runtime --package operator && \
-    cp "target/$target/release/agent-runtime" "target/$target/release/agentruntime-operator" /
+        --package agent-runtime --package operator --package cli && \
+    cp "target/$target/release/agent-runtime" "target/$target/release/agentruntime-operator" \
+        "target/$target/release/kubectl-hive" /
 
 FROM scratch AS agent-runtime
 LABEL org.opencontainers.image.title="agent-runtime" \
@@ -52,3 +54,14 @@ EXPOSE 9090
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --retries=3 CMD ["/agentruntime-operator", "healthcheck"]
 ENTRYPOINT ["/agentruntime-operator"]
+
+FROM scratch AS kubectl-hive
+LABEL org.opencontainers.image.title="kubectl-hive" \
+      org.opencontainers.image.description="The kubectl plugin, which serves the dashboard in a cluster" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="0.1.0"
+COPY --from=build /kubectl-hive /kubectl-hive
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/kubectl-hive"]

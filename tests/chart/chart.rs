@@ -10,12 +10,13 @@ use serde_json::Value;
 static HELM: LazyLock<PathBuf> = LazyLock::new(|| cluster::helm(&Silent).expect("Helm, which Go builds"));
 
 /// Everything that can be switched on.
-pub(crate) const EVERYTHING: [&str; 6] = [
+pub(crate) const EVERYTHING: [&str; 7] = [
     "networkPolicy.enabled=true",
     "serviceMonitor.enabled=true",
     "podMonitor.enabled=true",
     "prometheusRule.enabled=true",
     "dashboards.enabled=true",
+    "dashboard.enabled=true",
     "crds.install=true",
 ];
 

@@ -66,7 +66,7 @@ fn faults(pod: &Value, long_lived: bool) -> Vec<String> {
 fn every_pod_of_the_chart_meets_the_rules() {
     let objects = with(&EVERYTHING);
     let pods = pods(&objects);
-    assert_eq!(pods.len(), 2);
+    assert_eq!(pods.len(), 3);
     for (name, pod) in pods {
         let none: Vec<String> = Vec::new();
         assert_eq!(faults(&pod, pod["restartPolicy"] != "Never"), none, "{name}");

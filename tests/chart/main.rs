@@ -1,4 +1,4 @@
-//! The chart as Helm renders it, without a cluster. The first run builds Helm and kubeconform from their pinned modules.
+//! The chart as Helm renders it, without a cluster. The first run builds Helm and the linters from their pinned modules.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 mod alerts;
 mod chart;
 mod conformance;
+mod dashboard;
 mod lint;
 mod schemas;
 mod templates;

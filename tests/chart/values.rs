@@ -86,6 +86,8 @@ fn a_typo_at_any_depth_is_refused_by_name() {
         r#"networkPolicy.extraEgress=[{"too":[]}]"#,
         r#"securityContext={"privilegd":true}"#,
         r#"prometheusRule.disabled=["AgentRuntimeOperatorDwn"]"#,
+        r#"dashboard.image.tagg="1""#,
+        r#"dashboard.ingressFrom=[{"podSelecter":{}}]"#,
     ];
     for typo in typos {
         let refused = render_json(&[], &[typo]).expect_err(typo);
@@ -106,6 +108,9 @@ fn values_out_of_range_are_refused() {
         "fullnameOverride=Not_A_Name",
         "selftest.timeoutSeconds=1",
         "networkPolicy.apiServerCIDRs={everywhere}",
+        "dashboard.service.port=0",
+        "dashboard.hosts={a/b}",
+        "dashboard.namespace=Not_A_Name",
     ] {
         render(&[wrong]).expect_err(wrong);
     }

@@ -13,6 +13,7 @@ mod browser;
 mod chart;
 mod dashboard;
 mod dashboard_away;
+mod dashboard_inside;
 mod dashboard_looks;
 mod disruption;
 mod flux;

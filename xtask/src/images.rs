@@ -24,7 +24,7 @@ pub(crate) struct Recipe {
     binary: &'static str,
 }
 
-const RECIPES: [Recipe; 3] = [
+const RECIPES: [Recipe; 4] = [
     Recipe {
         name: "agent-runtime",
         stage: "agent-runtime",
@@ -39,6 +39,7 @@ const RECIPES: [Recipe; 3] = [
         package: "operator",
         binary: "agentruntime-operator",
     },
+    Recipe { name: "kubectl-hive", stage: "kubectl-hive", file: "Dockerfile", package: "cli", binary: "kubectl-hive" },
     Recipe { name: "e2e-load", stage: "load", file: "tests/Dockerfile", package: "e2e", binary: "e2e-load" },
 ];
 

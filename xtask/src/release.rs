@@ -15,7 +15,7 @@ pub(crate) fn install_arguments(images: &Images) -> Vec<String> {
     let words = ["upgrade", "--install", RELEASE, "charts/agentruntime-operator", "--namespace", NAMESPACE];
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     arguments.extend(["--create-namespace", "--wait", "--timeout", "120s"].map(str::to_owned));
-    arguments.extend([format!("--set=image.tag={tag}"), format!("--set=runtimeImage.tag={tag}")]);
+    arguments.extend(["image", "runtimeImage", "dashboard.image"].map(|image| format!("--set={image}.tag={tag}")));
     arguments
 }
 
