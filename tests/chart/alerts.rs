@@ -42,7 +42,8 @@ fn registered(name: &str, sources: &str) -> bool {
     })
 }
 
-fn expressions() -> Vec<(String, String)> {
+/// Every expression of alerts and dashboards, with its place.
+pub(crate) fn expressions() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for name in ["operator.json", "agent-runtime.json"] {
         let text = read(&format!("charts/agentruntime-operator/dashboards/{name}"));

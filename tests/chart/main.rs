@@ -13,6 +13,8 @@ mod chart;
 mod conformance;
 mod dashboard;
 mod lint;
+mod promql;
 mod schemas;
+mod score;
 mod templates;
 mod values;

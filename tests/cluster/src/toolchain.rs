@@ -34,7 +34,9 @@ pub(crate) enum Program {
     Pause,
     Kind,
     Kubeconform,
+    KubeScore,
     KustomizeController,
+    Promql,
 }
 
 /// Helm, built from its pinned module if it is not in the cache.
@@ -51,6 +53,22 @@ pub fn helm(progress: &dyn Progress) -> Result<PathBuf, Error> {
 /// As [`helm`].
 pub fn kubeconform(progress: &dyn Progress) -> Result<PathBuf, Error> {
     built(Program::Kubeconform, progress)
+}
+
+/// kube-score, a linter of manifests; built as [`helm`] is.
+///
+/// # Errors
+/// As [`helm`].
+pub fn kube_score(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::KubeScore, progress)
+}
+
+/// A reader of Prometheus' rules and expressions by its own parser; built as [`helm`] is.
+///
+/// # Errors
+/// As [`helm`].
+pub fn promql(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::Promql, progress)
 }
 
 /// The kustomize-controller of Flux; built as [`helm`] is.
@@ -112,7 +130,9 @@ impl Program {
             Self::Pause => "pause",
             Self::Kind => "kind",
             Self::Kubeconform => "kubeconform",
+            Self::KubeScore => "kube-score",
             Self::KustomizeController => "kustomize-controller",
+            Self::Promql => "promql",
         }
     }
 
@@ -130,7 +150,9 @@ impl Program {
             | Self::Pause
             | Self::Kind
             | Self::Kubeconform
-            | Self::KustomizeController => self.name(),
+            | Self::KubeScore
+            | Self::KustomizeController
+            | Self::Promql => self.name(),
         }
     }
 
@@ -145,9 +167,10 @@ impl Program {
             Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
             Self::CoreDns => "github.com/coredns/coredns".to_owned(),
             Self::Helm => "helm.sh/helm/v4/cmd/helm".to_owned(),
-            Self::Pause => ".".to_owned(),
+            Self::Pause | Self::Promql => ".".to_owned(),
             Self::Kind => "sigs.k8s.io/kind".to_owned(),
             Self::Kubeconform => "github.com/yannh/kubeconform/cmd/kubeconform".to_owned(),
+            Self::KubeScore => "github.com/zegl/kube-score/cmd/kube-score".to_owned(),
             Self::KustomizeController => "github.com/fluxcd/kustomize-controller".to_owned(),
         }
     }
@@ -248,11 +271,13 @@ pub fn control_plane(progress: &dyn Progress) -> Result<ControlPlane, Error> {
     Ok(ControlPlane { etcd: toolchain.path(Program::Etcd)?, api_server: toolchain.path(Program::KubeApiserver)? })
 }
 
-/// What pins a module: its go.sum, or the source itself when it depends on nothing.
+/// What pins a module: its go.sum where it depends on others, and its own source where it has some.
 fn pins(module: &Path) -> Result<Vec<u8>, Error> {
-    let sums = module.join("go.sum");
-    let file = if sums.is_file() { sums } else { module.join("main.go") };
-    fs::read(&file).map_err(Error::io("read", file))
+    let mut pins = Vec::new();
+    for file in ["go.sum", "main.go"].map(|name| module.join(name)).into_iter().filter(|file| file.is_file()) {
+        pins.extend(fs::read(&file).map_err(Error::io("read", file))?);
+    }
+    Ok(pins)
 }
 
 /// Names the cache folder: the first 16 hexadecimal digits of the sum.
@@ -291,9 +316,11 @@ mod tests {
     #[test]
     fn every_program_has_its_pins() {
         let toolchain = Toolchain { cache: PathBuf::from("/cache") };
-        let others = [Program::Kind, Program::Kubeconform, Program::KustomizeController];
+        let others =
+            [Program::Kind, Program::Kubeconform, Program::KubeScore, Program::KustomizeController, Program::Promql];
         for program in Program::HOST.into_iter().chain(others) {
             let path = toolchain.path(program).unwrap();
+            assert!(!pins(&program.source()).unwrap().is_empty(), "{path:?}");
             assert!(path.ends_with(program.name()), "{path:?}");
             assert!(path.parent().unwrap().to_string_lossy().starts_with(&format!("/cache/{}-", program.module())));
         }
