@@ -1,8 +1,5 @@
 //! The chart on a cluster: its own test, its metrics, an upgrade from the release before and back, the plain manifests.
 
-use std::path::Path;
-use std::process::Command;
-
 use serde_json::json;
 
 use crate::removal::{WAIT, install, tags};
@@ -10,8 +7,9 @@ use crate::space::{RELEASE, SYSTEM, Space, attempt, eventually, helm, kubectl, r
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The chart before its values were closed at every level: what an upgrade begins from.
-const PREVIOUS: &str = "d878e5e1cb944204cce6e8201da64d4c13635946";
+/// The chart before its values were closed at every level, as `helm package` made it: what an upgrade begins from. A
+/// release puts its own chart here.
+const PREVIOUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/charts/before.tgz");
 
 #[test]
 fn helm_test_pauses_and_resumes_a_runtime_of_its_own() {
@@ -68,28 +66,12 @@ fn every_metric_of_alerts_and_dashboards_is_exposed_by_the_leader() {
     }
 }
 
-/// The chart of an earlier commit, unpacked.
-fn chart_of(commit: &str, into: &Path) -> String {
-    let mut archive = Command::new("git");
-    archive.current_dir(ROOT).args(["archive", "--format=tar", commit, "charts/agentruntime-operator"]);
-    let output = archive.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the history is needed (git fetch --unshallow): {said}");
-    let tar = into.join("chart.tar");
-    std::fs::write(&tar, output.stdout).unwrap();
-    let unpacked = Command::new("tar").arg("-xf").arg(&tar).arg("-C").arg(into).status().unwrap();
-    assert!(unpacked.success());
-    into.join("charts/agentruntime-operator").to_str().unwrap().to_owned()
-}
-
 #[test]
 fn an_upgrade_from_the_release_before_and_a_rollback_disturb_no_agent() {
     let space = Space::alone("upgrade");
     let tags = tags();
-    let folder = tempfile::tempdir().unwrap();
-    let previous = chart_of(PREVIOUS, folder.path());
     helm(&["--namespace", SYSTEM, "uninstall", RELEASE, "--wait", "--timeout", "60s"]).unwrap();
-    let mut arguments = vec!["--namespace", SYSTEM, "install", RELEASE, &previous, &tags[0], &tags[1]];
+    let mut arguments = vec!["--namespace", SYSTEM, "install", RELEASE, PREVIOUS, &tags[0], &tags[1]];
     arguments.extend(WAIT);
     helm(&arguments).unwrap();
     space.start(&runtime("runs", 1, &json!({})));
