@@ -19,8 +19,8 @@ fn section(name: &str) -> String {
     section.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
 }
 
-/// Runs commands from the root of the checkout, with kubectl and Helm of the cluster on the PATH.
-fn run(script: &str) -> String {
+/// Runs the commands of a quick start from the root of the checkout, with kubectl and Helm of the cluster on the PATH.
+fn run(name: &str, script: &str) -> String {
     let bin = tempfile::tempdir().unwrap();
     for (name, command) in [("kubectl", cluster().kubectl()), ("helm", cluster().helm())] {
         std::os::unix::fs::symlink(command.get_program(), bin.path().join(name)).unwrap();
@@ -32,6 +32,7 @@ fn run(script: &str) -> String {
     let output = shell.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
+    println!("the quick start with {name} took {:.0} s", begun.elapsed().as_secs_f32());
     assert!(begun.elapsed() < LIMIT, "it took {:?}", begun.elapsed());
     said
 }
@@ -59,9 +60,12 @@ fn the_quick_start_with_kubectl() {
     let script = section("kubectl");
     assert!(script.contains("dist/install.yaml"));
     // What Helm made and keeps is taken over.
-    let said = run(&script
-        .replace("apply --server-side", "apply --server-side --force-conflicts")
-        .replace("dist/install.yaml", &file));
+    let said = run(
+        "kubectl",
+        &script
+            .replace("apply --server-side", "apply --server-side --force-conflicts")
+            .replace("dist/install.yaml", &file),
+    );
     // The namespace and the definitions stay, as other tests have objects of theirs.
     for kind in ["deployment,service,pdb,serviceaccount,role,rolebinding", "clusterrole,clusterrolebinding"] {
         let _ = attempt(&["-n", SYSTEM, "delete", kind, "-l", "app.kubernetes.io/name=agentruntime-operator"], None);
@@ -77,7 +81,7 @@ fn the_quick_start_with_helm() {
     let _space = Space::alone("quick-helm");
     let tags = tags();
     let script = section("Helm").replace("--create-namespace", &format!("--create-namespace {} {}", tags[0], tags[1]));
-    let said = run(&script);
+    let said = run("Helm", &script);
     assert!(said.contains("passed: made, paused, resumed and deleted"), "{said}");
 }
 
@@ -92,7 +96,7 @@ fn the_quick_starts_with_argo_cd_and_flux() {
     let patch = std::fs::read_to_string(format!("{ROOT}/gitops/argocd/argocd-cm.yaml")).unwrap();
     let file = folder.path().join("argocd-cm.yaml");
     std::fs::write(&file, patch.replace("namespace: argocd", &format!("namespace: {}", space.name))).unwrap();
-    let said = run(&script.replace("gitops/argocd/argocd-cm.yaml", file.to_str().unwrap()));
+    let said = run("Argo CD", &script.replace("gitops/argocd/argocd-cm.yaml", file.to_str().unwrap()));
     for key in [
         "health.agents.hive.dev_AgentRuntime",
         "health.agents.hive.dev_AgentFreeze",
@@ -100,7 +104,7 @@ fn the_quick_starts_with_argo_cd_and_flux() {
     ] {
         assert!(said.contains(key), "{said}");
     }
-    let said = run(&section("Flux"));
+    let said = run("Flux", &section("Flux"));
     assert!(said.contains("desiredState: paused") && said.contains("desiredState: running"), "{said}");
 }
 
@@ -110,7 +114,7 @@ fn the_quick_start_with_docker() {
     assert!(script.contains("docker run"));
     let there = Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success());
     if there {
-        run(&script);
+        run("Docker", &script);
     } else {
         eprintln!("left out: there is no Docker here");
         assert!(!kubectl(&["version"]).is_empty());
