@@ -21,6 +21,14 @@ pub(crate) fn postgres() -> anyhow::Result<()> {
     install(&["postgresql"])
 }
 
+/// What sets the clock of a process.
+pub(crate) fn faketime() -> anyhow::Result<()> {
+    if Path::new("/usr/lib/x86_64-linux-gnu/faketime").is_dir() {
+        return Ok(());
+    }
+    install(&["libfaketime"])
+}
+
 /// A browser and what drives it.
 pub(crate) fn browser() -> anyhow::Result<()> {
     if Path::new("/usr/bin/chromedriver").exists() {

@@ -97,6 +97,10 @@ faults! {
     PodCrashAfter,
     /// The pod's clock goes wrong by an hour, and right again later.
     ClockStep,
+    /// The operator's clock goes an hour ahead, and right again later.
+    ClockAhead,
+    /// The operator's clock goes back by an hour, and right again later.
+    ClockBack,
 }
 
 impl Fault {
@@ -122,6 +126,8 @@ impl Fault {
                 PodPartition,
                 SecondLeader,
                 Zombie,
+                ClockAhead,
+                ClockBack,
             ],
             Layer::Read => {
                 &[CrashBefore, Gone, TooMany, Broken, GatewayTimeout, Refused, Lost, Hang, Slow, ApiPartition]
@@ -142,6 +148,8 @@ impl Fault {
                 PodCrashBefore,
                 PodCrashAfter,
                 ClockStep,
+                ClockAhead,
+                ClockBack,
             ],
         }
     }
@@ -158,6 +166,15 @@ impl Fault {
     /// Whether freezes may be unknown for a while, in which nothing is loosened.
     pub(crate) fn hides_freezes(self, place: &Place) -> bool {
         self == Self::ApiPartition || place.site.contains("agentfreezes") || place.site.contains("namespaces")
+    }
+
+    /// By how many seconds the operator's clock is wrong for a while.
+    pub(crate) fn clock(self) -> Option<i64> {
+        match self {
+            Self::ClockAhead => Some(3600),
+            Self::ClockBack => Some(-3600),
+            _ => None,
+        }
     }
 
     /// Whether another operator comes into play.

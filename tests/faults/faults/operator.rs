@@ -18,6 +18,8 @@ pub(crate) struct Operator {
     namespace: String,
     kubeconfig: PathBuf,
     log: PathBuf,
+    /// By how much its clock is wrong, for the library that it asks for the time.
+    clock: PathBuf,
     pid: AtomicI32,
     wanted: watch::Sender<bool>,
     alive: watch::Sender<bool>,
@@ -34,7 +36,10 @@ impl Operator {
             "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c" } }],
         });
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let clock = folder.join(format!("{namespace}-{number}.clock"));
+        std::fs::write(&clock, "+0").unwrap();
         Self {
+            clock,
             program: program(),
             namespace: namespace.to_owned(),
             kubeconfig,
@@ -64,6 +69,7 @@ impl Operator {
                 .env("LEASE_SECONDS", "9")
                 .env("API_SILENCE_SECONDS", "3")
                 .env("ALLOW_LOOPBACK_PODS", "true")
+                .envs(wrong_clock(&self.clock))
                 .env("OPERATOR_LOG", std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,operator=debug".to_owned()))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -80,7 +86,7 @@ impl Operator {
             if unwanted {
                 let _ = child.kill().await;
             }
-            self.pid.store(0, Ordering::SeqCst);
+            forget_clock(self.pid.swap(0, Ordering::SeqCst));
             self.alive.send_replace(false);
             if begun.elapsed() < RESTART {
                 tokio::time::sleep(RESTART).await;
@@ -107,6 +113,13 @@ impl Operator {
         let _ = alive.wait_for(|alive| !*alive || self.pid.load(Ordering::SeqCst) != pid).await;
     }
 
+    /// Its clock is wrong by so many seconds from now on.
+    pub(crate) fn set_clock(&self, seconds: i64) {
+        let next = self.clock.with_extension("next");
+        // At once: a half-written file would be another time. At the end of all runs the folder is gone.
+        let _ = std::fs::write(&next, format!("{seconds:+}")).and_then(|()| std::fs::rename(&next, &self.clock));
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid.load(Ordering::SeqCst)) {
             let _ = kill_process(pid, signal);
@@ -120,6 +133,33 @@ impl Operator {
     /// What is logged from here on is another run's.
     pub(crate) fn forget_log(&self) {
         let _ = File::options().write(true).open(&self.log).and_then(|file| file.set_len(0));
+    }
+}
+
+/// Debian's library through which the operator's wall clock can be set; its timers go on as they are.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// Whether the operator's clock can be set.
+pub(crate) fn has_clock() -> bool {
+    Path::new(FAKETIME).exists()
+}
+
+fn wrong_clock(file: &Path) -> Vec<(&'static str, PathBuf)> {
+    if !has_clock() {
+        return Vec::new();
+    }
+    vec![
+        ("LD_PRELOAD", FAKETIME.into()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_owned()),
+        ("FAKETIME_NO_CACHE", "1".into()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+    ]
+}
+
+/// The library leaves what it shares with children behind when a process is killed.
+fn forget_clock(pid: i32) {
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        let _ = std::fs::remove_file(Path::new("/dev/shm").join(name));
     }
 }
 

@@ -92,8 +92,9 @@ impl Pod {
             changed: watch::Sender::new(1),
             process: watch::Sender::new(1),
         });
-        world.oracle.appear(&pod.uid);
         let listener = TcpListener::bind(SocketAddr::new(address, PORT)).await.expect("a loopback address");
+        // From here on it boots without a pause: before that there is nothing that could execute or acknowledge.
+        world.oracle.appear(&pod.uid);
         tokio::spawn(Arc::clone(&pod).serve(listener));
         tokio::spawn(Arc::clone(&pod).work());
         tokio::spawn(Arc::clone(&pod).hold_boot());
@@ -335,6 +336,9 @@ impl Pod {
             Some(Fault::PodPartition) => {
                 self.world.places.part_pods(WHILE);
                 return Err("partition");
+            }
+            Some(fault @ (Fault::ClockAhead | Fault::ClockBack)) => {
+                fault.clock().into_iter().for_each(|seconds| self.world.step_clock(seconds));
             }
             Some(Fault::ClockStep) => {
                 self.lock().clock = 3600;

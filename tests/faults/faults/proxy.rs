@@ -128,6 +128,10 @@ async fn instead(world: &Arc<World>, fault: Option<Fault>) -> Result<Option<Resp
             world.part_pods();
             Ok(None)
         }
+        Some(fault @ (Fault::ClockAhead | Fault::ClockBack)) => {
+            fault.clock().into_iter().for_each(|seconds| world.step_clock(seconds));
+            Ok(None)
+        }
         Some(Fault::SecondLeader) => {
             world.operators[1].start();
             Ok(None)

@@ -45,9 +45,11 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
     let begun = Instant::now();
     let any = |is: fn(Fault) -> bool| targets.iter().any(|(_, fault)| is(*fault));
     let (needs_list, zombie) = (any(Fault::needs_list), any(|fault| fault == Fault::Zombie));
-    let lingers = any(Fault::lingers);
+    let (lingers, wrong_clock) = (any(Fault::lingers), any(|fault| fault.clock().is_some()));
     // Nothing is loosened while freezes cannot be read: a new object may begin paused, and that is an epoch more.
-    let held_back = scenario == Scenario::Apply && targets.iter().any(|(place, fault)| fault.hides_freezes(place));
+    let hidden = scenario == Scenario::Apply && targets.iter().any(|(place, fault)| fault.hides_freezes(place));
+    // By a wrong clock a window begins or ends at another time, which is put right when the clock is: epochs more.
+    let held_back = hidden || (scenario.has_window() && wrong_clock);
     if scenario == Scenario::Apply {
         world.operators[0].stop().await;
         world.operators[0].forget_log();
@@ -67,6 +69,14 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
         world.released.send_replace(true);
         tokio::time::sleep(REST).await;
         wait(world, scenario, (&mut relist_at, &mut collect_at), deadline).await;
+    }
+    if wrong_clock {
+        // What was reached by a wrong clock is to be so by the right one.
+        world.right_clock().await;
+        tokio::time::sleep(REST).await;
+        if !wait(world, scenario, (&mut relist_at, &mut collect_at), deadline).await {
+            wrong.push("not reached in time after the clock was right again".to_owned());
+        }
     }
     tokio::time::sleep(REST).await;
     let mut end = end(world, scenario, before, held_back).await;
@@ -136,6 +146,7 @@ fn collect(world: &World, scenario: Scenario, at: &mut Instant) {
 async fn tidy(world: &World, lingers: bool, scenario: Scenario) {
     world.released.send_replace(true);
     world.operators[1].stop().await;
+    world.right_clock().await;
     if scenario == Scenario::Delete {
         world.operators[0].stop().await;
         let _ = tokio::time::timeout(PATIENCE, clear(world)).await;

@@ -102,6 +102,11 @@ impl Scenario {
         }
     }
 
+    /// Whether its end depends on what time it is.
+    pub(crate) fn has_window(self) -> bool {
+        matches!(self, Self::WindowBegins | Self::WindowEnds)
+    }
+
     /// The next scenario on the way from one stage to another.
     pub(crate) fn towards(from: Stage, to: Stage) -> Self {
         match (from, to) {

@@ -39,6 +39,8 @@ pub(crate) struct World {
     pub(crate) relist: watch::Sender<u64>,
     /// False while a request of a stopped operator is kept back.
     pub(crate) released: watch::Sender<bool>,
+    /// Steps of the operators' clocks that have not ended.
+    wrong_clocks: watch::Sender<usize>,
     notes: mpsc::UnboundedSender<Note>,
     noted: AtomicUsize,
     pods: Mutex<Vec<Arc<Pod>>>,
@@ -82,6 +84,7 @@ impl World {
             cut: watch::Sender::default(),
             relist: watch::Sender::default(),
             released: watch::Sender::new(true),
+            wrong_clocks: watch::Sender::default(),
             notes,
             noted: AtomicUsize::new(0),
             pods: Mutex::default(),
@@ -206,6 +209,28 @@ impl World {
     pub(crate) fn part_api(&self) {
         self.places.part_api(PARTITION);
         self.cut.send_modify(|cut| *cut += 1);
+    }
+
+    /// The clocks of the operators are wrong by so many seconds for a while.
+    pub(crate) fn step_clock(self: &Arc<Self>, seconds: i64) {
+        let set = |world: &Self, seconds| world.operators.iter().for_each(|operator| operator.set_clock(seconds));
+        self.wrong_clocks.send_modify(|wrong| *wrong += 1);
+        set(self, seconds);
+        let world = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(PARTITION).await;
+            world.wrong_clocks.send_modify(|wrong| {
+                *wrong -= 1;
+                if *wrong == 0 {
+                    set(&world, 0);
+                }
+            });
+        });
+    }
+
+    /// Waits until no clock is wrong.
+    pub(crate) async fn right_clock(&self) {
+        let _ = self.wrong_clocks.subscribe().wait_for(|wrong| *wrong == 0).await;
     }
 
     pub(crate) fn part_pods(&self) {
