@@ -77,6 +77,7 @@ impl Controller {
             tokio::spawn(Arc::clone(&self).share_on(self.broken.clone()));
             Arc::clone(self.engine.get_or_init(|| engine))
         };
+        self.cancel_what_was_left();
         let before = engine.toolbox();
         engine.equip(reach);
         before.close().await;

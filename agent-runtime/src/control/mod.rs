@@ -11,6 +11,7 @@ pub mod record;
 mod share;
 mod status;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Serve, WhilePaused};
 use crate::engine::{Disobeyed, Engine};
 use crate::gate::Gate;
-use crate::store;
+use crate::store::{self, Filter};
 use crate::telemetry::Telemetry;
 
 /// Long polls at once; one more is answered at once.
@@ -41,6 +42,8 @@ pub struct Controller {
     shown: watch::Sender<Shown>,
     wake: Notify,
     engine: OnceLock<Arc<Engine>>,
+    /// What ran when the last process ended is to be cancelled, once there is an engine.
+    cancels_left: AtomicBool,
     boot_id: String,
     started: Instant,
     waiters: Semaphore,
@@ -156,6 +159,7 @@ impl Controller {
             shown: watch::Sender::new(shown),
             wake: Notify::new(),
             engine: OnceLock::new(),
+            cancels_left: AtomicBool::new(false),
             boot_id: uuid::Uuid::now_v7().simple().to_string(),
             started: Instant::now(),
             waiters: Semaphore::new(MAX_WAITERS),
@@ -198,6 +202,7 @@ impl Controller {
         let mut core = self.core.lock().await;
         let mode = body.mode.unwrap_or_default();
         let held = core.machine.holds.operator;
+        let first = core.machine.boot_hold && body.epoch.is_some();
         let decision = self
             .change(&mut core, |machine, idle| match body.epoch {
                 Some(epoch) => {
@@ -213,6 +218,11 @@ impl Controller {
         self.publish(&core);
         if core.machine.cancels() {
             self.cancel_in_flight();
+        }
+        if first && mode == DrainMode::Cancel && matches!(verb, Verb::Pause | Verb::Stop) && decision != Decision::Stale
+        {
+            self.cancels_left.store(true, Ordering::SeqCst);
+            self.cancel_what_was_left();
         }
         if body.epoch.is_some() && decision != Decision::Stale {
             self.share(&mut core).await?;
@@ -235,6 +245,22 @@ impl Controller {
                 }
             });
         }
+    }
+
+    /// A process that ended between a cancel and the end of what it cancelled holds no permit for that any more. Its
+    /// successor is commanded again, and cancels what the store says was running.
+    fn cancel_what_was_left(&self) {
+        let Some(engine) = self.engine().map(Arc::clone) else { return };
+        if !self.cancels_left.swap(false, Ordering::SeqCst) {
+            return;
+        }
+        tokio::spawn(async move {
+            match engine.cancel_all(&Filter { state: Some(store::State::Running), ..Filter::default() }).await {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(count, "what ran when the last process ended is cancelled"),
+                Err(error) => tracing::error!(%error, "what ran when the last process ended could not be cancelled"),
+            }
+        });
     }
 
     /// Takes in an event.

@@ -1,11 +1,13 @@
 //! The lifecycle contract: the real client against the real server.
 
+use agent_runtime::control::record::Fence;
 use lifecycle::client::Error;
+use lifecycle::fence::Record;
 use lifecycle::wire::Command;
-use lifecycle::{DrainMode, OnDrainTimeout, State, Verb};
+use lifecycle::{Desired, DrainMode, OnDrainTimeout, State, Verb};
 use serde_json::Value;
 
-use crate::process::{Home, PATIENCE, agent, command, held};
+use crate::process::{Home, PATIENCE, agent, command, eventually, held};
 
 #[tokio::test]
 async fn status_has_exactly_the_promised_fields() {
@@ -122,15 +124,16 @@ graph:
     assert_eq!(home.lines("started"), ["1"], "the first step is not repeated");
 }
 
-#[tokio::test]
-async fn cancel_ends_what_is_in_flight_at_once_and_leaves_what_waits() {
-    let one_at_a_time = r#"
+const ONE_AT_A_TIME: &str = r#"
 graph:
   async_entry_points: [{id: slow, entry_node: one, max_concurrent: 1}]
   nodes:
     - {id: one, node_type: exec, command: [/bin/sh, -c, "echo 1 >> started; sleep $(cat seconds || echo 60); echo 1 >> done"]}
 "#;
-    let home = Home::new(one_at_a_time).managed();
+
+#[tokio::test]
+async fn cancel_ends_what_is_in_flight_at_once_and_leaves_what_waits() {
+    let home = Home::new(ONE_AT_A_TIME).managed();
     home.write_boot(1, "running");
     let runtime = home.start().await;
     runtime.send(Verb::Start, &command(1)).await.unwrap();
@@ -151,6 +154,37 @@ graph:
     runtime.send(Verb::Resume, &command(4)).await.unwrap();
     home.wait_for_lines("done", 1).await;
     assert_eq!(get(&id).await, "cancelled", "the resume does not bring it back");
+}
+
+#[tokio::test]
+async fn a_crash_between_a_cancel_and_the_end_of_what_it_cancels_brings_nothing_back() {
+    // The epoch was on disk when the process ended, or the process ended before the command came.
+    for accepted in [true, false] {
+        let home = Home::new(ONE_AT_A_TIME).managed();
+        home.write_boot(1, "running");
+        let runtime = home.start().await;
+        runtime.send(Verb::Start, &command(1)).await.unwrap();
+        runtime.reach(State::Running).await;
+        let id = runtime.work(&home).await;
+        let next = runtime.trigger().await;
+        runtime.kill().await;
+        if accepted {
+            let (mut fence, recorded) = Fence::open(&home.path(".hive")).unwrap();
+            let holds = recorded.as_ref().unwrap().holds.commanded(Desired::Paused);
+            fence.write(&Record { epoch: 2, state: Desired::Paused, holds, ..recorded.unwrap() }).unwrap();
+        }
+        let runtime = home.start().await;
+        let cancel = Command { mode: Some(DrainMode::Cancel), ..command(2) };
+        runtime.send(Verb::Pause, &cancel).await.unwrap();
+        runtime.reach(State::Paused).await;
+        let get = async |id: &str| runtime.get(&format!("/api/v1/executions/{id}")).await.1["state"].clone();
+        eventually("it is cancelled", || async { get(&id).await == "cancelled" }).await;
+        assert_eq!(get(&next).await, "queued", "accepted = {accepted}");
+        std::fs::write(home.path("seconds"), "0").unwrap();
+        runtime.send(Verb::Resume, &command(3)).await.unwrap();
+        home.wait_for_lines("done", 1).await;
+        assert_eq!((get(&id).await, home.lines("started").len()), ("cancelled".into(), 2));
+    }
 }
 
 #[tokio::test]
