@@ -25,6 +25,7 @@ mod lifecycle;
 mod plugin;
 mod postgres;
 #[path = "../../agent-runtime/tests/process/postgres_server.rs"]
+#[allow(dead_code, reason = "the tests of the process use more of it")]
 mod postgres_server;
 mod quickstart;
 mod removal;

@@ -6,6 +6,7 @@ use super::postgres::{Seized, Settings};
 use super::*;
 
 #[path = "../../tests/process/postgres_server.rs"]
+#[allow(dead_code, reason = "the tests of the process use more of it")]
 pub(super) mod server;
 
 /// Where a store is, over restarts of its process.

@@ -26,6 +26,7 @@ mod limits;
 mod llm;
 mod llm_server;
 mod network;
+#[allow(dead_code, reason = "the end-to-end tests use more of it")]
 mod postgres_server;
 mod process;
 mod queue;
