@@ -2,6 +2,7 @@
 
 mod api;
 mod bench;
+mod book;
 mod cluster;
 mod crd;
 mod debian;
@@ -55,6 +56,8 @@ enum Task {
     Crd(crd::Crd),
     /// Write the plain manifests, rendered from the chart
     Dist(dist::Dist),
+    /// Build the documents as a book, with mdbook, and follow its links
+    Book,
     /// Write what the binaries are made of: an SBOM of each and a list of licences, into dist/sbom
     Sbom,
     /// Pack each image twice and compare the digests; with --compile, build the binaries twice too
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Task::Bench(task) => bench::run(&task),
         Task::Crd(task) => crd::run(&task),
         Task::Dist(task) => dist::run(&task),
+        Task::Book => book::run(),
         Task::Sbom => sbom::run(),
         Task::Reproduce(task) => reproduce::run(&task),
         Task::Install => install(),

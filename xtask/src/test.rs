@@ -68,7 +68,7 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     if task.all {
         tally.step("reproducible binaries and images", workspace::cargo().args(["xtask", "reproduce", "--compile"]));
         match tool("mdbook", "0.5.4") {
-            Ok(()) => drop(tally.step("the book", workspace::command("mdbook").arg("build"))),
+            Ok(()) => drop(tally.step("the book and its links", workspace::cargo().args(["xtask", "book"]))),
             Err(error) => tally.skip("the book", &format!("{error:#}")),
         }
     } else {
