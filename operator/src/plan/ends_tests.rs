@@ -71,7 +71,7 @@ fn a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status() {
     world.settle(20);
     // An hour ahead, a pause begins and its command fails.
     world.now += jiff::SignedDuration::from_hours(1);
-    world.pods[0].hung = true;
+    (world.pods[0].hung, world.pods[0].in_flight) = (true, 1);
     world.ask(DesiredState::Paused);
     for _ in 0..3 {
         world.step();
@@ -88,6 +88,9 @@ fn a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status() {
     for _ in 0..4 {
         world.step();
     }
+    assert_eq!((world.condition("Ready").as_str(), world.status().epoch), ("False Pausing", 2), "it is said at once");
+    world.finish_work();
+    world.settle(20);
     assert_eq!(world.condition("Ready"), "True Paused");
     // What was heard in that future is no news for an hour.
     let mut seen = world.observed();
