@@ -20,14 +20,17 @@ mod flux;
 mod freeze;
 mod holds;
 mod hooks;
+mod hpa;
 mod input;
 mod lifecycle;
+mod namespaced;
 mod plugin;
 mod postgres;
 #[path = "../../agent-runtime/tests/process/postgres_server.rs"]
 #[allow(dead_code, reason = "the tests of the process use more of it")]
 mod postgres_server;
 mod quickstart;
+mod rbac;
 mod removal;
 mod rollout;
 mod scale;

@@ -32,6 +32,6 @@ pub use place::DIR_VARIABLE;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
 pub use toolchain::{
-    ControlPlane, control_plane, control_plane_is_built, helm, kube_score, kubeconform, kustomize_controller, promql,
-    source_of,
+    ControlPlane, control_plane, control_plane_is_built, helm, kube_score, kubeconform, kustomize_controller,
+    metrics_server, promql, source_of,
 };

@@ -37,6 +37,7 @@ pub(crate) enum Program {
     KubeScore,
     KustomizeController,
     Promql,
+    MetricsServer,
 }
 
 /// Helm, built from its pinned module if it is not in the cache.
@@ -77,6 +78,14 @@ pub fn promql(progress: &dyn Progress) -> Result<PathBuf, Error> {
 /// As [`helm`].
 pub fn kustomize_controller(progress: &dyn Progress) -> Result<PathBuf, Error> {
     built(Program::KustomizeController, progress)
+}
+
+/// The metrics-server of Kubernetes, which autoscalers ask; built as [`helm`] is.
+///
+/// # Errors
+/// As [`helm`].
+pub fn metrics_server(progress: &dyn Progress) -> Result<PathBuf, Error> {
+    built(Program::MetricsServer, progress)
 }
 
 fn built(program: Program, progress: &dyn Progress) -> Result<PathBuf, Error> {
@@ -133,6 +142,7 @@ impl Program {
             Self::KubeScore => "kube-score",
             Self::KustomizeController => "kustomize-controller",
             Self::Promql => "promql",
+            Self::MetricsServer => "metrics-server",
         }
     }
 
@@ -152,7 +162,8 @@ impl Program {
             | Self::Kubeconform
             | Self::KubeScore
             | Self::KustomizeController
-            | Self::Promql => self.name(),
+            | Self::Promql
+            | Self::MetricsServer => self.name(),
         }
     }
 
@@ -172,6 +183,7 @@ impl Program {
             Self::Kubeconform => "github.com/yannh/kubeconform/cmd/kubeconform".to_owned(),
             Self::KubeScore => "github.com/zegl/kube-score/cmd/kube-score".to_owned(),
             Self::KustomizeController => "github.com/fluxcd/kustomize-controller".to_owned(),
+            Self::MetricsServer => "sigs.k8s.io/metrics-server/cmd/metrics-server".to_owned(),
         }
     }
 
@@ -316,8 +328,14 @@ mod tests {
     #[test]
     fn every_program_has_its_pins() {
         let toolchain = Toolchain { cache: PathBuf::from("/cache") };
-        let others =
-            [Program::Kind, Program::Kubeconform, Program::KubeScore, Program::KustomizeController, Program::Promql];
+        let others = [
+            Program::Kind,
+            Program::Kubeconform,
+            Program::KubeScore,
+            Program::KustomizeController,
+            Program::Promql,
+            Program::MetricsServer,
+        ];
         for program in Program::HOST.into_iter().chain(others) {
             let path = toolchain.path(program).unwrap();
             assert!(!pins(&program.source()).unwrap().is_empty(), "{path:?}");
