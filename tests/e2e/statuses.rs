@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,12 +58,20 @@ pub(crate) fn check(namespace: &str) {
     assert!(wrong.is_empty(), "of {looked_at} statuses these were untrue:\n{}", wrong.join("\n"));
 }
 
+/// The same program, which ends with this process: one that watches would stay behind and hold what it was given.
+fn bound(program: &Command) -> Command {
+    let mut bound = Command::new("setpriv");
+    bound.args(["--pdeathsig", "TERM"]).arg(program.get_program()).args(program.get_args());
+    bound.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bound
+}
+
 /// Begun again when it ends: a change of the definition ends every watch.
 fn follow() {
     loop {
         let mut kubectl = cluster().kubectl();
         kubectl.args(["get", "agentruntimes", "--all-namespaces", "--watch", "--output-watch-events", "-o", "json"]);
-        let mut child = kubectl.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("kubectl starts");
+        let mut child = bound(&kubectl).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("kubectl starts");
         let output = BufReader::new(child.stdout.take().expect("it is piped"));
         for event in serde_json::Deserializer::from_reader(output).into_iter::<Value>().map_while(Result::ok) {
             look(&event["object"], event["type"].as_str().unwrap_or_default());
