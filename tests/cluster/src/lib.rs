@@ -19,6 +19,7 @@ mod network;
 mod packages;
 mod pki;
 mod place;
+mod plane;
 mod preflight;
 mod process;
 mod progress;
@@ -29,9 +30,10 @@ mod toolchain;
 pub use cluster::{Cluster, ComponentStatus, Signal, Status};
 pub use error::Error;
 pub use place::DIR_VARIABLE;
+pub use plane::Plane;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
 pub use toolchain::{
     ControlPlane, control_plane, control_plane_is_built, helm, kube_score, kubeconform, kustomize_controller,
-    metrics_server, promql, source_of,
+    metrics_server, program_of, promql, source_of,
 };

@@ -131,7 +131,8 @@ fn request(
     tool::run(&mut command, &format!("making the certificate {name}")).map(drop)
 }
 
-fn account_keys(folder: &Path) -> Result<(), Error> {
+/// The key that signs the tokens of service accounts, and its public half.
+pub(crate) fn account_keys(folder: &Path) -> Result<(), Error> {
     let key = folder.join("service-account.key");
     let curve = ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-out"];
     let what = "making the keys of service accounts";

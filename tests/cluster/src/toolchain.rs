@@ -88,6 +88,26 @@ pub fn metrics_server(progress: &dyn Progress) -> Result<PathBuf, Error> {
     built(Program::MetricsServer, progress)
 }
 
+/// The program of a Go module of this repository, built as [`helm`] is. Its name is that of the folder.
+///
+/// # Errors
+/// As [`helm`].
+pub fn program_of(module: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
+    let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let toolchain = Toolchain::find()?;
+    let mut source = pins(module)?;
+    let main = module.join("main.go");
+    source.extend(fs::read(&main).map_err(Error::io("read", main))?);
+    let target = toolchain.cache.join(format!("{name}-{}", key(&source))).join(&name);
+    let _lock = toolchain.lock()?;
+    if !target.is_file() {
+        check_go(&name)?;
+        let name = format!("build {name}");
+        step(progress, &name, || compile(module, ".", "-s -w", &target, &name, progress))?;
+    }
+    Ok(target)
+}
+
 fn built(program: Program, progress: &dyn Progress) -> Result<PathBuf, Error> {
     let toolchain = Toolchain::find()?;
     toolchain.ensure(&[program], progress)?;
@@ -215,20 +235,26 @@ impl Toolchain {
         if self.missing(programs)?.is_empty() {
             return Ok(());
         }
-        private_folder(&self.cache)?;
-        let path = self.cache.join("lock");
-        let lock = File::create(&path).map_err(Error::io("create", &path))?;
-        lock.lock().map_err(Error::io("lock", &path))?;
+        let _lock = self.lock()?;
         // Asked again under the lock: another run may have built them meanwhile.
         let missing = self.missing(programs)?;
         if let Some(first) = missing.first() {
-            check_go(*first)?;
+            check_go(first.name())?;
         }
         for (number, program) in missing.iter().enumerate() {
             let name = format!("build {} ({} of {})", program.name(), number + 1, missing.len());
             step(progress, &name, || self.build(*program, &name, progress))?;
         }
         Ok(())
+    }
+
+    /// Two runs never build the same program at once. The lock goes with the file.
+    fn lock(&self) -> Result<File, Error> {
+        private_folder(&self.cache)?;
+        let path = self.cache.join("lock");
+        let lock = File::create(&path).map_err(Error::io("create", &path))?;
+        lock.lock().map_err(Error::io("lock", &path))?;
+        Ok(lock)
     }
 
     fn missing(&self, programs: &[Program]) -> Result<Vec<Program>, Error> {
@@ -242,22 +268,34 @@ impl Toolchain {
     }
 
     fn build(&self, program: Program, step: &str, progress: &dyn Progress) -> Result<(), Error> {
-        let target = self.path(program)?;
-        let folder = target.parent().unwrap_or(&self.cache);
-        private_folder(folder)?;
-        let log = folder.join(format!("{}.log", program.name()));
-        // Built under another name, so that an interrupted build is never taken for a whole one.
-        let draft = folder.join(format!("{}.new", program.name()));
         let flags = if program.module() == "kubernetes" { KUBERNETES_VERSION } else { "-s -w" };
-        let mut command = Command::new("go");
-        command.current_dir(program.source()).env("CGO_ENABLED", "0");
-        command.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]).arg(&draft).arg(program.package());
-        if !tool::run_logged(&mut command, &log, step, progress)?.success() {
-            return Err(Error::Build { program: program.name().to_owned(), tail: tool::quote(&log), log });
-        }
-        fs::rename(&draft, &target).map_err(Error::io("rename", &draft))?;
-        place::remove(&log)
+        compile(&program.source(), &program.package(), flags, &self.path(program)?, step, progress)
     }
+}
+
+/// Builds a package of a module into a file, whose folder gets the log.
+fn compile(
+    module: &Path,
+    package: &str,
+    flags: &str,
+    target: &Path,
+    step: &str,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let folder = target.parent().unwrap_or(target);
+    private_folder(folder)?;
+    let log = target.with_extension("log");
+    // Built under another name, so that an interrupted build is never taken for a whole one.
+    let draft = target.with_extension("new");
+    let mut command = Command::new("go");
+    command.current_dir(module).env("CGO_ENABLED", "0");
+    command.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]).arg(&draft).arg(package);
+    if !tool::run_logged(&mut command, &log, step, progress)?.success() {
+        let program = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        return Err(Error::Build { program, tail: tool::quote(&log), log });
+    }
+    fs::rename(&draft, target).map_err(Error::io("rename", &draft))?;
+    place::remove(&log)
 }
 
 /// The programs of a control plane, for tests that need an API server and no nodes.
@@ -297,11 +335,11 @@ fn key(pins: &[u8]) -> String {
     Sha256::digest(pins).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn check_go(first: Program) -> Result<(), Error> {
+fn check_go(first: &str) -> Result<(), Error> {
     let wanted = format!("{}.{}", GO.0, GO.1);
     let found = match tool::run(Command::new("go").args(["env", "GOVERSION"]), "asking Go for its version") {
         Ok(found) => found.trim().to_owned(),
-        Err(Error::Spawn { .. }) => return Err(Error::NoGo { program: first.name().to_owned(), wanted }),
+        Err(Error::Spawn { .. }) => return Err(Error::NoGo { program: first.to_owned(), wanted }),
         Err(error) => return Err(error),
     };
     match version(&found) {

@@ -22,11 +22,6 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// One that no server answers yet.
-    pub(crate) fn unready() -> Self {
-        Self::new("https://127.0.0.1:1".to_owned(), "", b"")
-    }
-
     /// A client that trusts these certificates and no other.
     pub(crate) fn new(base: String, token: &str, pem: &[u8]) -> Self {
         let mut roots = rustls::RootCertStore::empty();
