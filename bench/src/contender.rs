@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 
 use crate::http::{self, Connection};
 use crate::machine::{self, Cores};
+use crate::process;
 
 /// A server that is not ready by then never will be.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -184,19 +185,12 @@ impl Server {
 
     /// Memory that it has in use, in MB.
     pub(crate) fn resident(&self) -> anyhow::Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
-        Ok(kilobytes / 1024.0)
+        process::resident(self.child.id())
     }
 
     /// Seconds for which it has kept its core busy.
     pub(crate) fn busy(&self) -> anyhow::Result<f64> {
-        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name in brackets may hold blanks: fields are counted from its end.
-        let (_, fields) = text.rsplit_once(") ").context("an unknown format of stat")?;
-        let times = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
-        Ok(times.sum::<Result<f64, _>>()? / rustix::param::clock_ticks_per_second() as f64)
+        process::busy(self.child.id())
     }
 
     /// Bytes that it has sent towards the disk.

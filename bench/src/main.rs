@@ -1,4 +1,4 @@
-//! Measures the agent runtime, a FastAPI peer and what the machine allows; run as `cargo xtask bench runtime`.
+//! Measures the product, its peers and what the machine allows; run as `cargo xtask bench`.
 
 mod contender;
 mod disk;
@@ -8,8 +8,10 @@ mod http;
 mod load;
 mod machine;
 mod null;
+mod operator;
 mod pause;
 mod plan;
+mod process;
 mod report;
 mod site;
 mod start;
@@ -29,7 +31,7 @@ use machine::Cores;
 use plan::Plan;
 use table::Row;
 
-/// Measures the agent runtime next to a peer.
+/// Measures the agent runtime and the operator next to peers.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
 struct Cli {
@@ -41,6 +43,11 @@ struct Cli {
 enum Task {
     /// Measure the runtime, print the table and write the report
     Runtime(Box<Runtime>),
+    /// Measure the operator, print the table and write the report
+    Operator(Box<operator::Operator>),
+    /// Serve as simulated pods
+    #[command(hide = true)]
+    Pods(operator::pods::Pods),
     /// Serve as the null server
     #[command(hide = true)]
     Null(null::Null),
@@ -74,6 +81,8 @@ struct Runtime {
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Runtime(task) => run(&task),
+        Task::Operator(task) => operator::run(&task),
+        Task::Pods(task) => operator::pods::serve(&task),
         Task::Null(task) => null::serve(&task),
     };
     match result {
@@ -90,7 +99,7 @@ fn run(task: &Runtime) -> anyhow::Result<()> {
     let cores = Cores::choose()?;
     let (peer, versions) = match venv::interpreter(&task.peer) {
         Ok(python) => {
-            let versions = venv::versions(&python);
+            let versions = venv::versions(&python, &PACKAGES);
             (Some((python, task.peer.clone())), versions)
         }
         Err(error) => {
@@ -133,6 +142,9 @@ fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
     rows.extend(pause::measure(arena, plan, &mut disk, &syncs)?);
     Ok(rows)
 }
+
+/// The peer's packages whose versions are told.
+const PACKAGES: [&str; 6] = ["fastapi", "uvicorn", "uvloop", "httptools", "orjson", "aiohttp"];
 
 /// Rows that a whole table has.
 const ROWS: usize = 17;

@@ -63,7 +63,8 @@ pub(crate) fn doubts(rows: &[Row]) -> Vec<String> {
 pub(crate) fn write(path: &Path, rows: &[Row], facts: &[(&str, String)]) -> anyhow::Result<()> {
     let mut text =
         "# Benchmarks\n\nWritten by `cargo xtask bench runtime`. Absolute figures are of one machine and drift \
-                    with it:\nratios that were measured together count.\n\n"
+                    with it:\nratios that were measured together count. Those of the operator are in\n\
+                    [BENCHMARKS_OPERATOR.md](BENCHMARKS_OPERATOR.md).\n\n"
             .to_owned();
     text.push_str(&table::markdown(rows));
     text.push_str("\n## Method\n\n");

@@ -103,14 +103,14 @@ impl Row {
     }
 }
 
-fn three(runs: &Runs) -> String {
+pub(crate) fn three(runs: &Runs) -> String {
     if runs.is_empty() {
         return "-".to_owned();
     }
     format!("{} / {} / {}", number(runs.least()), number(runs.median()), number(runs.most()))
 }
 
-fn ratio(of: &Runs, to: &Runs) -> String {
+pub(crate) fn ratio(of: &Runs, to: &Runs) -> String {
     if of.is_empty() || to.is_empty() || to.median() == 0.0 {
         return "-".to_owned();
     }
@@ -118,7 +118,7 @@ fn ratio(of: &Runs, to: &Runs) -> String {
 }
 
 /// Three digits that count, and no more than a figure of this kind is worth.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value {
         0.0 => "0".to_owned(),
         value if value >= 100.0 => format!("{value:.0}"),
@@ -128,19 +128,32 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The table for a terminal: the first column to the left, the others to the right.
+/// The table for a terminal.
 pub(crate) fn aligned(rows: &[Row]) -> String {
-    let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().map(Row::cells));
-    let mut widths = [0; 8];
-    for line in &lines {
+    align(&lines(rows))
+}
+
+/// The same table in Markdown.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    mark_down(&lines(rows))
+}
+
+fn lines(rows: &[Row]) -> Vec<Vec<String>> {
+    let head = HEAD.map(str::to_owned).to_vec();
+    std::iter::once(head).chain(rows.iter().map(|row| row.cells().to_vec())).collect()
+}
+
+/// Lines for a terminal: the first column to the left, the others to the right.
+pub(crate) fn align(lines: &[Vec<String>]) -> String {
+    let mut widths = vec![0; lines.first().map_or(0, Vec::len)];
+    for line in lines {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(widths).enumerate();
+    for line in lines {
+        let cells = line.iter().zip(&widths).enumerate();
         let padded = cells.map(|(column, (cell, width))| match column {
             0 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
@@ -151,12 +164,16 @@ pub(crate) fn aligned(rows: &[Row]) -> String {
     text
 }
 
-/// The same table in Markdown.
-pub(crate) fn markdown(rows: &[Row]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let mut text = line(&HEAD.map(str::to_owned));
-    text.push_str("|---|---:|---:|---:|---:|---:|---:|---:|\n");
-    rows.iter().for_each(|row| text.push_str(&line(&row.cells().map(|cell| cell.trim().to_owned()))));
+/// Lines in Markdown; the first one is the head.
+pub(crate) fn mark_down(lines: &[Vec<String>]) -> String {
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        let cells: Vec<&str> = line.iter().map(|cell| cell.trim()).collect();
+        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        if number == 0 {
+            text.push_str(&format!("|---|{}\n", "---:|".repeat(line.len().saturating_sub(1))));
+        }
+    }
     text
 }
 

@@ -27,11 +27,10 @@ pub(crate) fn interpreter(peer: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// The versions that the figures are of.
-pub(crate) fn versions(python: &Path) -> String {
-    let script = "import platform, sqlite3, importlib.metadata as m; print('Python', platform.python_version() + ',', \
-                  'SQLite', sqlite3.sqlite_version + ',', ', '.join(f'{p} {m.version(p)}' for p in \
-                  ('fastapi', 'uvicorn', 'uvloop', 'httptools', 'orjson', 'aiohttp')))";
-    let output = Command::new(python).args(["-c", script]).output();
+pub(crate) fn versions(python: &Path, packages: &[&str]) -> String {
+    let script = "import platform, sqlite3, sys, importlib.metadata as m; print('Python', platform.python_version() + \
+                  ',', 'SQLite', sqlite3.sqlite_version + ',', ', '.join(f'{p} {m.version(p)}' for p in sys.argv[1:]))";
+    let output = Command::new(python).args(["-c", script]).args(packages).output();
     output.map_or_else(|_| "unknown".to_owned(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

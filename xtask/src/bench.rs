@@ -1,6 +1,7 @@
 //! Owns the task `bench`: builds what is measured and what measures, and runs it.
 
-use std::process::ExitCode;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
 
 use clap::{Args, Subcommand};
 
@@ -13,46 +14,89 @@ pub(crate) enum Task {
     /// Prints a table and writes docs/BENCHMARKS.md. Nothing else should run on the machine meanwhile.
     /// A target that is missed is said and is no failure. The peer's packages are installed into
     /// ~/.cache/agentruntime/bench-venv.
-    Runtime(Runtime),
+    Runtime(Sizes),
+    /// Compare the operator with one on controller-runtime and one on kopf, and with what the API server allows
+    ///
+    /// Prints a table and writes docs/BENCHMARKS_OPERATOR.md. Starts an API server and etcd of its own; needs no root
+    /// and no cluster. Nothing else should run on the machine meanwhile. A target that is missed is said and is no
+    /// failure. A peer that cannot be built is left out, and the reason is said.
+    Operator(Sizes),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Runtime {
-    /// How often each figure is taken, the contenders in turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
-    runs: u16,
-    /// Short loads and few pauses, for a look: the report goes to the build folder
+pub(crate) struct Sizes {
+    /// How often each figure is taken, the contenders in turn; 5 for the runtime and 3 for the operator if not given
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=100))]
+    runs: Option<u16>,
+    /// Short loads and small numbers, for a look: the report goes to the build folder
     #[arg(long)]
     quick: bool,
-    /// Only see that everything still works: one quick run of unoptimised builds, no report
+    /// Only see that everything still works: one short run of unoptimised builds, no report
     #[arg(long, conflicts_with = "runs")]
     check: bool,
 }
 
 /// Runs the task.
 pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
-    let Task::Runtime(task) = task;
-    let target = workspace::target();
-    let (profile, folder) = if task.check { ("dev", "debug") } else { ("release", "release") };
-    let mut build = workspace::cargo();
-    build.args(["build", "--profile", profile, "--package", "agent-runtime", "--package", "bench"]);
-    workspace::run(&mut build)?;
-    let built = target.join(folder);
+    let mut bench = match task {
+        Task::Runtime(sizes) => runtime(sizes)?,
+        Task::Operator(sizes) => operator(sizes)?,
+    };
+    workspace::run(&mut bench).map(|()| ExitCode::SUCCESS)
+}
+
+fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
+    let built = if sizes.check {
+        unoptimised("agent-runtime")?
+    } else {
+        let mut build = workspace::cargo();
+        build.args(["build", "--release", "--package", "agent-runtime", "--package", "bench"]);
+        workspace::run(&mut build)?;
+        workspace::target().join("release")
+    };
     let mut bench = workspace::command(&built.join("bench").to_string_lossy());
     bench.arg("runtime").arg("--binary").arg(built.join("agent-runtime"));
     bench.arg("--peer").arg(workspace::root().join("bench/peers/fastapi"));
-    bench.arg("--folder").arg(target.join("bench/data"));
-    let runs = if task.check { 1 } else { task.runs };
+    bench.arg("--folder").arg(workspace::target().join("bench/data"));
+    sized(&mut bench, sizes, 5, "BENCHMARKS.md");
+    Ok(bench)
+}
+
+fn operator(sizes: &Sizes) -> anyhow::Result<Command> {
+    let built = if sizes.check {
+        unoptimised("agentruntime-operator")?
+    } else {
+        let mut build = workspace::cargo();
+        build.args(["build", "--profile", "simulation", "--package", "operator", "--package", "bench"]);
+        workspace::run(&mut build)?;
+        workspace::target().join("simulation")
+    };
+    let mut bench = workspace::command(&built.join("bench").to_string_lossy());
+    bench.arg("operator").arg("--binary").arg(built.join("agentruntime-operator"));
+    bench.arg("--peers").arg(workspace::root().join("bench/peers"));
+    bench.arg("--folder").arg(workspace::target().join("bench/operator"));
+    sized(&mut bench, sizes, if sizes.quick { 1 } else { 3 }, "BENCHMARKS_OPERATOR.md");
+    Ok(bench)
+}
+
+/// Builds a program and what measures it, with the features that the whole workspace gives its dependencies: those
+/// are built already. Gives the folder of both.
+fn unoptimised(program: &str) -> anyhow::Result<PathBuf> {
+    workspace::run(workspace::cargo().args(["build", "--workspace", "--bin", program, "--bin", "bench"]))?;
+    Ok(workspace::target().join("debug"))
+}
+
+fn sized(bench: &mut Command, sizes: &Sizes, runs: u16, report: &str) {
+    let runs = if sizes.check { 1 } else { sizes.runs.unwrap_or(runs) };
     bench.args(["--runs", &runs.to_string()]);
-    if task.quick || task.check {
+    if sizes.quick || sizes.check {
         bench.arg("--quick");
     }
-    if task.check {
+    if sizes.check {
         bench.arg("--check");
     } else {
         // A look must not replace figures that took their time.
-        let report = if task.quick { target.join("bench") } else { workspace::root().join("docs") };
-        bench.arg("--report").arg(report.join("BENCHMARKS.md"));
+        let folder = if sizes.quick { workspace::target().join("bench") } else { workspace::root().join("docs") };
+        bench.arg("--report").arg(folder.join(report));
     }
-    workspace::run(&mut bench).map(|()| ExitCode::SUCCESS)
 }

@@ -47,6 +47,7 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
         .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
     tally.faults(task.no_cluster);
     tally.step("benchmarks, once and short", workspace::cargo().args(["xtask", "bench", "runtime", "--check"]));
+    tally.operator_benchmarks(task.no_cluster);
     for engine in ["argocd", "flux"] {
         let mut go = workspace::command("go");
         // Nothing is to depend on where the checkout has its history.
@@ -137,6 +138,16 @@ impl Tally {
         if self.step("the operator's program", &mut program) {
             self.tests("the operator under faults", &mut faults::tests());
         }
+    }
+
+    /// The benchmarks of the operator, once and short; against an API server as the faults have.
+    fn operator_benchmarks(&mut self, no_cluster: bool) {
+        if no_cluster && !cluster::control_plane_is_built() {
+            self.skip("benchmarks of the operator", "--no-cluster, and no API server has been built yet");
+            return;
+        }
+        let mut bench = workspace::cargo();
+        self.step("benchmarks of the operator, once and short", bench.args(["xtask", "bench", "operator", "--check"]));
     }
 
     fn licences(&mut self) {

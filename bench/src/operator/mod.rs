@@ -1,0 +1,196 @@
+//! Measures our operator next to two peers and a null operator; run as `cargo xtask bench operator`.
+
+mod contender;
+mod counters;
+mod failover;
+mod field;
+mod many;
+mod null;
+mod objects;
+mod observer;
+mod peers;
+mod plan;
+mod plane;
+pub(crate) mod pods;
+mod report;
+mod table;
+mod transitions;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use crds::DesiredState;
+
+use contender::{Arena, Contender, LEASE_SECONDS, SimulatedPods};
+use field::{Field, Nursery};
+use observer::Observer;
+use plan::Plan;
+use plane::Plane;
+use table::Row;
+
+use crate::{machine, table as text};
+
+/// Pods that still run though status says that the object is paused.
+const LATE: &str = "  pods not paused when acknowledged";
+/// Objects and pods of a field are there by then.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// A leader that holds its Lease for so long is replaced soon enough for a mere check.
+const SHORT_LEASE: u16 = 5;
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub(crate) struct Operator {
+    /// The operator to measure, which may push to loopback addresses
+    #[arg(long)]
+    binary: PathBuf,
+    /// The folder of the peers
+    #[arg(long)]
+    peers: PathBuf,
+    /// The folder in which the API server keeps what it stores
+    #[arg(long)]
+    folder: PathBuf,
+    /// The report's file; none is written without it
+    #[arg(long)]
+    report: Option<PathBuf>,
+    /// How often each figure is taken
+    #[arg(long)]
+    runs: usize,
+    /// Few pods and objects
+    #[arg(long)]
+    quick: bool,
+    /// Only see that everything still works, and fail unless the figures make sense
+    #[arg(long)]
+    check: bool,
+}
+
+/// The namespaces of all contenders.
+struct Fields {
+    one: Vec<(Contender, Field)>,
+    many: Vec<(Contender, Vec<Field>)>,
+    objects: Vec<(Contender, Field)>,
+    null_one: Field,
+    null_many: Vec<Field>,
+    null_objects: Field,
+}
+
+/// Measures, prints the table and writes the report.
+pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
+    let plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick) };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let _ = std::fs::remove_dir_all(&task.folder);
+    std::fs::create_dir_all(&task.folder).with_context(|| task.folder.display().to_string())?;
+    let folder = task.folder.canonicalize()?;
+    let peers = peers::find(&task.peers);
+    let mut facts = machine::described(&folder);
+    facts.extend(peers.told);
+    let rows = runtime.block_on(async {
+        let arena = Arena {
+            plane: Plane::start(&folder).await?,
+            ours: task.binary.clone(),
+            controller_runtime: peers.controller_runtime,
+            kopf: peers.kopf,
+            folder: folder.clone(),
+            pods: SimulatedPods::start()?,
+            lease_seconds: if task.check { SHORT_LEASE } else { LEASE_SECONDS },
+        };
+        measure(&arena, &plan).await
+    })?;
+    print!("{}", text::align(&table::lines(&rows)));
+    let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
+    if missed.is_empty() {
+        println!("every target is met");
+    } else {
+        println!("{} targets are missed: {}", missed.len(), missed.join("; "));
+    }
+    let doubts = report::doubts(&rows);
+    doubts.iter().for_each(|doubt| println!("doubtful: {doubt}"));
+    if let Some(path) = &task.report {
+        facts.push(("size", plan.told()));
+        facts.extend(doubts.into_iter().map(|doubt| ("doubtful", doubt)));
+        report::write(path, &rows, &facts)?;
+        println!("wrote {}", path.display());
+    }
+    std::fs::remove_dir_all(&folder)?;
+    if task.check { check(&rows) } else { Ok(()) }
+}
+
+async fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
+    let begun = Instant::now();
+    let fields = prepare(arena, plan).await.context("the objects and pods cannot be made")?;
+    eprintln!("objects and pods are made: {:.0} s", begun.elapsed().as_secs_f32());
+    let (mut rows, memory) = transitions::measure(arena, plan, &fields).await?;
+    rows.extend(many::measure(arena, plan, &fields, &memory).await?);
+    rows.extend(objects::measure(arena, plan, &fields).await?);
+    rows.extend(failover::measure(arena, plan, &fields).await?);
+    eprintln!("all is measured: {:.0} s", begun.elapsed().as_secs_f32());
+    Ok(rows)
+}
+
+/// Makes the objects and pods of everybody. Ours come first, since the peers' pods look like them.
+async fn prepare(arena: &Arena, plan: &Plan) -> anyhow::Result<Fields> {
+    let mut nursery = Nursery::new(&arena.plane.client, arena.pods.port);
+    let (mut one, mut many, mut objects) = (Vec::new(), Vec::new(), Vec::new());
+    for contender in arena.contenders() {
+        let single = vec![nursery.objects(&format!("{contender}-one"), 1, 1).await?];
+        populate(arena, &mut nursery, contender, &single).await?;
+        let mut large = Vec::new();
+        for size in &plan.sizes {
+            large.push(nursery.objects(&format!("{contender}-many"), 1, *size).await?);
+        }
+        populate(arena, &mut nursery, contender, &large).await?;
+        let small = vec![nursery.objects(&format!("{contender}-objects"), plan.objects, 1).await?];
+        populate(arena, &mut nursery, contender, &small).await?;
+        one.extend(single.into_iter().map(|field| (contender, field)));
+        many.push((contender, large));
+        objects.extend(small.into_iter().map(|field| (contender, field)));
+    }
+    let null_one = nursery.objects("null-one", 1, 1).await?;
+    nursery.pods(&null_one).await?;
+    let mut null_many = Vec::new();
+    for size in &plan.sizes {
+        let field = nursery.objects(&format!("null-{size}"), 1, *size).await?;
+        nursery.pods(&field).await?;
+        null_many.push(field);
+    }
+    let null_objects = nursery.objects("null-objects", plan.objects, 1).await?;
+    Ok(Fields { one, many, objects, null_one, null_many, null_objects })
+}
+
+/// Makes the pods of a namespace, and waits until the contender says that all run.
+async fn populate(arena: &Arena, nursery: &mut Nursery, contender: Contender, fields: &[Field]) -> anyhow::Result<()> {
+    let namespace = fields.first().map(|field| field.namespace.clone()).unwrap_or_default();
+    let observer = Observer::new(&arena.plane.client, &namespace);
+    let _process = arena.start(contender, &namespace, "a", false)?;
+    let made = async {
+        for field in fields {
+            match contender {
+                Contender::Ours => nursery.roll_out(field).await?,
+                Contender::ControllerRuntime | Contender::Kopf => nursery.pods(field).await?,
+            }
+        }
+        for field in fields {
+            observer.reached(DesiredState::Running, &field.names, PATIENCE).await?;
+        }
+        anyhow::Ok(())
+    };
+    made.await.with_context(|| format!("{contender}:\n{}", arena.log(contender, &namespace, "a")))
+}
+
+/// What must hold on every machine, however slow: figures are there, and a pause is a pause.
+fn check(rows: &[Row]) -> anyhow::Result<()> {
+    for row in rows.iter().filter(|row| !row.is_of_limit()) {
+        if row.ours().is_empty() {
+            bail!("{} has no figure", row.name);
+        }
+        if row.name == LATE && row.ours().most() > 0.0 {
+            bail!("{}: {}", row.name.trim(), row.ours().most());
+        }
+        if row.name.contains("acknowledged, ") && row.ours().least() <= 0.0 {
+            bail!("{} has no figure", row.name);
+        }
+    }
+    println!("the figures make sense");
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! How much of the operators is measured.
+
+use std::time::Duration;
+
+/// Sizes of one round; every figure is taken `runs` times unless it says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) runs: usize,
+    /// Pauses of one pod whose quantiles are one figure.
+    pub(crate) pauses: usize,
+    /// Pods of each object that has many.
+    pub(crate) sizes: Vec<usize>,
+    /// Objects with one pod each.
+    pub(crate) objects: usize,
+    /// How long an idle operator is looked at.
+    pub(crate) idle: Duration,
+    /// How long the rate of writes is measured.
+    pub(crate) writes: Duration,
+    /// How often a leader is killed, over all runs.
+    pub(crate) failovers: usize,
+}
+
+impl Plan {
+    /// What `cargo xtask bench operator` measures, with or without `--quick`.
+    pub(crate) fn new(runs: usize, quick: bool) -> Self {
+        let seconds = Duration::from_secs;
+        if quick {
+            let sizes = vec![100, 1000];
+            return Self { runs, pauses: 40, sizes, objects: 200, idle: seconds(6), writes: seconds(1), failovers: 1 };
+        }
+        let sizes = vec![100, 1000, 10_000];
+        Self { runs, pauses: 100, sizes, objects: 1000, idle: seconds(20), writes: seconds(3), failovers: 2 }
+    }
+
+    /// Only to see that everything still works.
+    pub(crate) fn check() -> Self {
+        Self {
+            runs: 1,
+            pauses: 5,
+            sizes: vec![20],
+            objects: 10,
+            idle: Duration::from_secs(1),
+            writes: Duration::from_millis(300),
+            failovers: 1,
+        }
+    }
+
+    /// All pods of the objects that have many.
+    pub(crate) fn many(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+
+    /// How it is told in a report.
+    pub(crate) fn told(&self) -> String {
+        let sizes = self.sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        format!(
+            "{} runs; {} pauses of one pod, objects with {sizes} pods, {} objects with one pod each, {:.0} s of idling \
+             and {} failovers",
+            self.runs,
+            self.pauses,
+            self.objects,
+            self.idle.as_secs_f64(),
+            self.failovers
+        )
+    }
+}

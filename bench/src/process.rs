@@ -1,0 +1,48 @@
+//! What the kernel says of a process: the memory it has in use, and the time for which it ran.
+
+use std::fs;
+
+use anyhow::Context as _;
+
+/// Memory in use, in MB.
+pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS is no number")?;
+    Ok(kilobytes / 1024.0)
+}
+
+/// Seconds of a core that it has used, counted in ticks of the clock.
+pub(crate) fn busy(pid: u32) -> anyhow::Result<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in brackets may hold blanks: fields are counted from its end.
+    let (_, fields) = text.rsplit_once(") ").context("an unknown format of stat")?;
+    let times = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    Ok(times.sum::<Result<f64, _>>()? / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// Seconds for which its present threads have run, to the nanosecond: what an idle process uses is less than a tick.
+pub(crate) fn running(pid: u32) -> anyhow::Result<f64> {
+    let mut nanoseconds = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|first| first.parse::<f64>().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_has_run() {
+        let pid = std::process::id();
+        let begun = std::time::Instant::now();
+        while begun.elapsed().as_millis() < 20 {}
+        assert!(resident(pid).unwrap() > 0.5);
+        assert!((0.01..3600.0).contains(&running(pid).unwrap()));
+        assert!(busy(pid).unwrap() < 3600.0);
+    }
+}
