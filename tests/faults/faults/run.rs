@@ -11,7 +11,7 @@ use crate::fault::{Fault, Place};
 use crate::plane::{number, text};
 use crate::plant::Note;
 use crate::scenario::{Scenario, Stage};
-use crate::world::World;
+use crate::world::{NAME, World};
 
 /// A run that has not ended as it should by then has failed.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(45);
 const RELIST_AFTER: Duration = Duration::from_millis(1200);
 /// How often children without an owner are looked for.
 const COLLECT: Duration = Duration::from_millis(300);
+/// By then a window has begun, or ended, by the right clock.
+const WINDOW: Duration = Duration::from_secs(3);
 /// How long nothing more may happen once all is reached, to see what comes too late.
 const REST: Duration = Duration::from_millis(40);
 
@@ -45,11 +47,13 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
     let begun = Instant::now();
     let any = |is: fn(Fault) -> bool| targets.iter().any(|(_, fault)| is(*fault));
     let (needs_list, zombie) = (any(Fault::needs_list), any(|fault| fault == Fault::Zombie));
-    let (lingers, wrong_clock) = (any(Fault::lingers), any(|fault| fault.clock().is_some()));
+    let wrong_clock = any(|fault| fault.clock().is_some());
+    let wrong_window = scenario.has_window() && wrong_clock;
+    let lingers = any(Fault::lingers) || wrong_window;
     // Nothing is loosened while freezes cannot be read: a new object may begin paused, and that is an epoch more.
     let hidden = scenario == Scenario::Apply && targets.iter().any(|(place, fault)| fault.hides_freezes(place));
     // By a wrong clock a window begins or ends at another time, which is put right when the clock is: epochs more.
-    let held_back = hidden || (scenario.has_window() && wrong_clock);
+    let held_back = hidden || wrong_window;
     if scenario == Scenario::Apply {
         world.operators[0].stop().await;
         world.operators[0].forget_log();
@@ -73,6 +77,9 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
     if wrong_clock {
         // What was reached by a wrong clock is to be so by the right one.
         world.right_clock().await;
+        if wrong_window {
+            tokio::time::sleep_until((begun + WINDOW).into()).await;
+        }
         tokio::time::sleep(REST).await;
         if !wait(world, scenario, (&mut relist_at, &mut collect_at), deadline).await {
             wrong.push("not reached in time after the clock was right again".to_owned());
@@ -103,7 +110,7 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
     wrong.extend(world.oracle.violations().into_iter().map(|violation| format!("PROMISE: {violation}")));
     let (passed, struck) = world.places.disarm();
     let took = begun.elapsed();
-    tidy(world, lingers && struck, scenario).await;
+    tidy(world, lingers && struck, wrong_window, scenario).await;
     Outcome { passed, struck, end, writes, statuses, took, wrong }
 }
 
@@ -143,7 +150,7 @@ fn collect(world: &World, scenario: Scenario, at: &mut Instant) {
 }
 
 /// Leaves the world as the next run is to find it.
-async fn tidy(world: &World, lingers: bool, scenario: Scenario) {
+async fn tidy(world: &World, lingers: bool, wrong_window: bool, scenario: Scenario) {
     world.released.send_replace(true);
     world.operators[1].stop().await;
     world.right_clock().await;
@@ -156,6 +163,23 @@ async fn tidy(world: &World, lingers: bool, scenario: Scenario) {
         world.crash(0).await;
     }
     world.watched().await;
+    if wrong_window {
+        // A status that is reached may be of the epoch before the one that a wrong clock began.
+        let _ = tokio::time::timeout(PATIENCE, told(world)).await;
+    }
+}
+
+/// Waits until the status tells of the epoch that the boot file has.
+async fn told(world: &World) {
+    let boot = format!("{}/{NAME}-boot", world.path("configmaps"));
+    loop {
+        let (_, found) = world.api.call(Method::GET, &boot, None).await;
+        let file: Value = serde_json::from_str(text(&found, "/data/boot.json")).unwrap_or_default();
+        if number(&file, "/epoch") == epoch(world).await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Takes away what a stopped operator has made since for an object that is gone: the next of the name begins anew.
