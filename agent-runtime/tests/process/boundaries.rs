@@ -60,9 +60,8 @@ fn script(body: &Value) -> Reply {
     }
 }
 
-/// Triggers the load, each with a key of its own. None once the process is gone.
-async fn trigger(runtime: &Runtime) -> Option<BTreeMap<usize, String>> {
-    let mut accepted = BTreeMap::new();
+/// Triggers the load, each with a key of its own, and notes each answer as it comes. None once the process is gone.
+async fn trigger(runtime: &Runtime, accepted: &mut BTreeMap<usize, String>) -> Option<()> {
     for (n, (entry, _)) in LOAD.iter().enumerate() {
         let path = format!("/api/v1/entry-points/{entry}/trigger");
         let key = format!("k{n}");
@@ -70,7 +69,7 @@ async fn trigger(runtime: &Runtime) -> Option<BTreeMap<usize, String>> {
         assert_eq!(answer.0, 202, "{}", answer.1);
         accepted.insert(n, answer.1["execution"].as_str()?.to_owned());
     }
-    Some(accepted)
+    Some(())
 }
 
 /// Whether all that was accepted has ended; none once the process is gone.
@@ -86,7 +85,7 @@ async fn run_until_killed(home: &Home, heard: &mut BTreeMap<usize, String>) -> b
     let Some(mut runtime) = home.start_if_it_lives().await else { return true };
     let work = async {
         runtime.try_reach(State::Running).await?;
-        heard.extend(trigger(&runtime).await?);
+        trigger(&runtime, heard).await?;
         while !all_ended(&runtime).await? {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -112,7 +111,8 @@ async fn kill_at(number: usize, side: &str) -> bool {
     let runtime = home.start().await;
     runtime.reach(State::Running).await;
     // Whoever was not answered asks again.
-    let accepted = trigger(&runtime).await.unwrap();
+    let mut accepted = BTreeMap::new();
+    trigger(&runtime, &mut accepted).await.unwrap();
     for (n, id) in &heard {
         assert_eq!(accepted[n], *id, "{number}:{side}: what was acknowledged is lost");
     }

@@ -10,7 +10,7 @@ use crate::process::{Home, agent, eventually, held};
 
 #[tokio::test]
 async fn work_in_flight_and_work_accepted_on_the_way_out_is_finished() {
-    let home = Home::new(&held());
+    let home = Home::new(&held()).with("HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", "50");
     let mut runtime = home.start().await;
     runtime.reach(State::Running).await;
     let first = runtime.work(&home).await;
@@ -18,7 +18,13 @@ async fn work_in_flight_and_work_accepted_on_the_way_out_is_finished() {
     eventually("it is not ready", || async { runtime.get("/health/ready").await.0 == 503 }).await;
     assert_eq!(runtime.get("/health/live").await.0, 200);
     // Clients that have not heard of it yet are served.
-    let second = runtime.trigger().await;
+    let path = "/api/v1/entry-points/slow/trigger";
+    let asks = || runtime.post(path, &[("Idempotency-Key", "second")], "{}");
+    let (code, taken) = asks().await;
+    assert_eq!(code, 202, "{taken}");
+    let second = taken["execution"].as_str().unwrap().to_owned();
+    // Then nothing more is accepted, and what was is not interrupted for that.
+    eventually("triggers are refused", || async { asks().await.0 == 503 }).await;
     home.let_go();
     assert_eq!(runtime.exit_code().await, Some(0));
     let mut done = home.lines("done");

@@ -41,6 +41,8 @@ mod kill {
         static WANTED: OnceLock<Option<String>> = OnceLock::new();
         let wanted = WANTED.get_or_init(|| std::env::var("HIVE_TEST_KILL_AT_SYNC").ok());
         if wanted.as_deref().and_then(|wanted| wanted.split_once(':')) == Some((&number.to_string(), side)) {
+            // As on a slow disk: whatever is answered too early gets out before the end.
+            std::thread::sleep(std::time::Duration::from_millis(20));
             // Nothing runs after a SIGKILL to oneself.
             let _ = kill_process(getpid(), Signal::KILL);
         }
