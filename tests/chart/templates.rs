@@ -34,6 +34,34 @@ fn definitions_are_upgraded_with_the_chart_and_kept_on_uninstall() {
 }
 
 #[test]
+fn the_operator_may_write_no_spec_of_a_user() {
+    for set in [&[][..], &["operator.watchNamespaces={red,blue}"]] {
+        let objects = with(set);
+        let bindings = objects.iter().filter(|o| o["kind"].as_str().unwrap().ends_with("RoleBinding"));
+        let ours = bindings.filter(|binding| {
+            let account = &pod(&objects)["serviceAccountName"];
+            binding["subjects"].as_array().unwrap().iter().any(|subject| subject["name"] == *account)
+        });
+        let mut seen = 0;
+        for role in ours.map(|binding| &binding["roleRef"]) {
+            let same = |o: &&Value| o["kind"] == role["kind"] && o["metadata"]["name"] == role["name"];
+            let rules = objects.iter().filter(same).flat_map(|role| role["rules"].as_array().unwrap());
+            for rule in rules.filter(|rule| rule["apiGroups"][0] == "agents.hive.dev") {
+                let words = |field: &str| {
+                    let list = rule[field].as_array().unwrap().iter();
+                    list.map(|word| word.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+                };
+                let status = words("resources").iter().all(|resource| resource.ends_with("/status"));
+                let allowed: &[&str] = if status { &["patch"] } else { &["get", "list", "watch"] };
+                assert!(words("verbs").iter().all(|verb| allowed.contains(&verb.as_str())), "{rule}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 3, "{seen} rules");
+    }
+}
+
+#[test]
 fn a_single_replica_has_no_budget_as_it_could_never_be_evicted() {
     none(&with(&["replicas=1"]), "PodDisruptionBudget");
     none(&with(&["podDisruptionBudget.enabled=false"]), "PodDisruptionBudget");
