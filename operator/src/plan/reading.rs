@@ -146,7 +146,9 @@ fn overall(standings: &[Standing<'_>], desired: Desired, proven: bool, replicas:
         Desired::Running if any(RuntimeState::Running) => RuntimeState::Running,
         Desired::Running if !standings.iter().all(|s| s.acknowledged) => RuntimeState::Starting,
         // What pods hold themselves by is no more proven than what the operator asks for.
-        Desired::Running if standings.iter().all(|s| s.state == RuntimeState::Paused) => RuntimeState::Paused,
+        Desired::Running if !standings.is_empty() && standings.iter().all(|s| s.state == RuntimeState::Paused) => {
+            RuntimeState::Paused
+        }
         Desired::Running if any(RuntimeState::Paused) || any(RuntimeState::Pausing) => RuntimeState::Pausing,
         Desired::Running => RuntimeState::Starting,
     }
@@ -223,5 +225,22 @@ fn own_trouble(standing: &Standing<'_>) -> Option<(&'static str, String)> {
             Some(("LocalHold", format!("{name}: a person holds it; resume it there, or change spec.resumeNonce")))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_run_and_has_no_pod_is_starting_and_never_paused() {
+        for proven in [false, true] {
+            assert_eq!(
+                overall(&[], Desired::Running, proven, 1),
+                RuntimeState::Starting,
+                "nobody has acknowledged a pause"
+            );
+            assert_eq!(overall(&[], Desired::Running, proven, 0), RuntimeState::Stopped);
+        }
     }
 }
