@@ -160,7 +160,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "17",
         file: "charts/agentruntime-operator/templates/rbac.yaml",
-        from: "  resources: [agentruntimes]\n  verbs: [get, list, watch]",
+        from: "  resources: [agentruntimes]\n  verbs: [list, watch]",
         to: "  resources: [agentruntimes]\n  verbs: [get, list, watch, patch]",
         guard: CHART,
         test: "the_operator_may_write_no_spec_of_a_user",
@@ -295,7 +295,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "queue",
-        file: "agent-runtime/src/engine/mod.rs",
+        file: "agent-runtime/src/engine/accept.rs",
         from: "Some(key) => self.store.known(entry_point, &key).await?,",
         to: "Some(_) => None,",
         guard: PROCESS,
