@@ -38,6 +38,7 @@ mod signed;
 mod space;
 mod speed;
 mod standalone;
+mod states;
 mod statuses;
 mod storage;
 mod unknown;
