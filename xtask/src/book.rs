@@ -21,7 +21,7 @@ pub(crate) fn run() -> anyhow::Result<ExitCode> {
     let pages = pages(&book)?;
     for page in &pages {
         let text = fs::read_to_string(page)?;
-        let (text, files) = with_files_inside(&text, &workspace::root());
+        let (text, files) = with_files_inside(&text, workspace::root());
         for file in files {
             let to = book.join(FILES).join(&file);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_lies_outside_is_brought_into_the_book() {
         let page = r##"<a href="A.html">a</a> <a href="../README.html#top">r</a> <a href="../deny.toml">d</a>"##;
-        let (text, files) = with_files_inside(page, &workspace::root());
+        let (text, files) = with_files_inside(page, workspace::root());
         let wanted =
             r##"<a href="A.html">a</a> <a href="repository/README.md#top">r</a> <a href="repository/deny.toml">d</a>"##;
         assert_eq!(text, wanted);
