@@ -12,9 +12,10 @@ mod tests {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap();
             if path.is_dir() && !name.starts_with('.') && !["target", "modules", "peers"].contains(&name) {
                 functions(&path, names);
-            } else if name.ends_with(".rs") {
+            } else if name.ends_with(".rs") || name.ends_with("_test.go") {
                 let text = std::fs::read_to_string(&path).unwrap();
-                let found = text.lines().filter_map(|line| line.split_once("fn ")?.1.split(['(', '<']).next());
+                let word = if name.ends_with(".go") { "func " } else { "fn " };
+                let found = text.lines().filter_map(|line| line.split_once(word)?.1.split(['(', '<']).next());
                 names.extend(found.map(str::to_owned));
             }
         }
