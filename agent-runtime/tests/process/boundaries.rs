@@ -1,5 +1,5 @@
-//! kill -9 before and after each sync of the store, one after the other, under a mixed load: what was
-//! accepted comes to its end once, and what it does outside is repeated at most once.
+//! kill -9 before and after each sync of the store, and a loss of power before it, one after the other, under a
+//! mixed load: what was accepted comes to its end once, and what it does outside is repeated at most once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -143,7 +143,7 @@ async fn kill_at(number: usize, side: &str) -> bool {
 
 #[tokio::test]
 async fn a_kill_before_or_after_any_sync_loses_nothing_and_repeats_each_effect_at_most_once() {
-    let places = (1..MOST).flat_map(|number| ["before", "after"].map(|side| (number, side)));
+    let places = (1..MOST).flat_map(|number| ["before", "after", "lost"].map(|side| (number, side)));
     let each =
         futures::stream::iter(places).map(|(number, side)| async move { (number, side, kill_at(number, side).await) });
     let mut killed = 0;

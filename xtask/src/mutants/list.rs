@@ -286,6 +286,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "a_child_counts_as_applied_until_the_watch_moves_on",
     },
     Mutant {
+        rule: "boundaries",
+        file: "agent-runtime/src/store/redb/writer.rs",
+        from: "Ok(waiter) => waiters.push(waiter),",
+        to: "Ok(waiter) => waiter(Ok(())),",
+        guard: PROCESS,
+        test: "a_kill_before_or_after_any_sync_loses_nothing_and_repeats_each_effect_at_most_once",
+    },
+    Mutant {
         rule: "queue",
         file: "agent-runtime/src/engine/accept.rs",
         from: "Some(key) => self.store.known(entry_point, &key).await?,",

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-use super::synced::sync;
+use super::synced::{self, sync};
 
 /// Syncs are left out.
 const MADE: u8 = 0;
@@ -106,11 +106,11 @@ impl StorageBackend for Fresh {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.state.sync()? { Ok(()) } else { sync(|| self.inner.sync_data()) }
+        if self.state.sync()? { Ok(()) } else { synced::sync_data(&self.inner) }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
+        synced::write(&self.inner, offset, data)
     }
 
     fn close(&self) -> io::Result<()> {

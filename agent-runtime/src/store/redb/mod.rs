@@ -2,6 +2,8 @@
 
 mod fresh;
 mod keeping;
+#[cfg(debug_assertions)]
+mod kill;
 mod original;
 mod space;
 mod synced;

@@ -1,52 +1,56 @@
-//! The store's file with its syncs in one place. A build for tests can be killed there: before or after
-//! the n-th sync of the process, as `HIVE_TEST_KILL_AT_SYNC` says, such as `7:before`.
+//! The store's file with its writes and syncs in one place, where a build for tests can be killed.
 
 use std::io;
 use std::ops::Bound;
 
 use redb::{BackendError, StorageBackend};
 
-/// A file whose syncs are those of [`sync`].
+#[cfg(debug_assertions)]
+use super::kill;
+
+/// A file whose writes and syncs are those of this module.
 #[derive(Debug)]
 pub(super) struct Synced<B>(pub(super) B);
 
-/// Runs one sync.
+/// Syncs what secures all that was written to a new file: its content, or its name.
 pub(super) fn sync<T>(run: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     #[cfg(debug_assertions)]
     let number = kill::next();
     #[cfg(debug_assertions)]
-    kill::at(number, "before");
+    // What is lost of a file without a name is the whole file.
+    ["before", "lost"].iter().for_each(|side| kill::at(number, side));
     let done = run()?;
     #[cfg(debug_assertions)]
-    kill::at(number, "after");
+    {
+        kill::synced();
+        kill::at(number, "after");
+    }
     Ok(done)
 }
 
-#[cfg(debug_assertions)]
-mod kill {
-    use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use rustix::process::{Signal, getpid, kill_process};
-
-    static SYNCS: AtomicU64 = AtomicU64::new(0);
-
-    /// The number of the next sync, from 1.
-    pub(super) fn next() -> u64 {
-        SYNCS.fetch_add(1, Ordering::Relaxed) + 1
+/// Syncs a file.
+pub(super) fn sync_data(file: &impl StorageBackend) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    let number = kill::next();
+    #[cfg(debug_assertions)]
+    {
+        kill::at(number, "before");
+        kill::loses(number, file)?;
     }
-
-    /// Kills the process if this is where the environment says.
-    pub(super) fn at(number: u64, side: &str) {
-        static WANTED: OnceLock<Option<String>> = OnceLock::new();
-        let wanted = WANTED.get_or_init(|| std::env::var("HIVE_TEST_KILL_AT_SYNC").ok());
-        if wanted.as_deref().and_then(|wanted| wanted.split_once(':')) == Some((&number.to_string(), side)) {
-            // As on a slow disk: whatever is answered too early gets out before the end.
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            // Nothing runs after a SIGKILL to oneself.
-            let _ = kill_process(getpid(), Signal::KILL);
-        }
+    file.sync_data()?;
+    #[cfg(debug_assertions)]
+    {
+        kill::synced();
+        kill::at(number, "after");
     }
+    Ok(())
+}
+
+/// Writes to a file.
+pub(super) fn write(file: &impl StorageBackend, offset: u64, data: &[u8]) -> io::Result<()> {
+    #[cfg(debug_assertions)]
+    kill::writes(file, offset, data.len())?;
+    file.write(offset, data)
 }
 
 impl<B: StorageBackend> StorageBackend for Synced<B> {
@@ -63,11 +67,11 @@ impl<B: StorageBackend> StorageBackend for Synced<B> {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        sync(|| self.0.sync_data())
+        sync_data(&self.0)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
+        write(&self.0, offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
