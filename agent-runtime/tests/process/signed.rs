@@ -48,7 +48,8 @@ async fn open(key: &SigningKey) -> (Home, Runtime) {
     let runtime = home.start().await;
     send(&runtime, &seal(key, 1), Verb::Start, &command(1)).await.unwrap();
     runtime.reach(State::Running).await;
-    assert!(send(&runtime, &seal(key, 2), Verb::Pause, &command(2)).await.unwrap().reached);
+    send(&runtime, &seal(key, 2), Verb::Pause, &command(2)).await.unwrap();
+    runtime.reach(State::Paused).await;
     assert_eq!(runtime.status().await.keys, [key.public()]);
     (home, runtime)
 }
