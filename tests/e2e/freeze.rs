@@ -193,6 +193,9 @@ fn an_invalid_freeze_is_refused_with_the_fields_name() {
     }
 }
 
+/// In the name of the chart's own field manager: another's would be in the way of the next upgrade.
+const AS_HELM: [&str; 6] = ["apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", "-"];
+
 /// Gives the operator's ClusterRole back as it was.
 struct Rights {
     before: Value,
@@ -208,14 +211,14 @@ impl Rights {
             .as_array_mut()
             .unwrap()
             .retain(|rule| !rule["resources"].to_string().contains("\"agentfreezes\""));
-        attempt(&["replace", "-f", "-"], Some(&role.to_string())).unwrap();
+        attempt(&AS_HELM, Some(&role.to_string())).unwrap();
         Self { before }
     }
 }
 
 impl Drop for Rights {
     fn drop(&mut self) {
-        let _ = attempt(&["replace", "-f", "-"], Some(&self.before.to_string()));
+        let _ = attempt(&AS_HELM, Some(&self.before.to_string()));
     }
 }
 
