@@ -99,6 +99,8 @@ fn full_cycle(space: &Space) {
         "spec": { "namespaceSelector": { "matchLabels": { "e2e-rbac": name } } } });
     space.apply(&freeze).unwrap();
     space.wait("demo", "Frozen", |status| condition(status, "Ready").1 == "Frozen");
+    // Its own status is written as well.
+    kubectl(&["wait", "agentfreeze", &name, "--for=condition=Ready", "--timeout=60s"]);
     kubectl(&["delete", "agentfreeze", &name]);
     space.wait("demo", "Running", |status| condition(status, "Ready").1 == "Running");
     let claim =
