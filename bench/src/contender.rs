@@ -109,14 +109,14 @@ impl Arena {
             Contender::Ours => {
                 let agent = folder.join("agent.yaml");
                 fs::write(&agent, definition(work))?;
-                let mut command = isolated(&self.runtime);
+                let mut command = process::isolated(&self.runtime);
                 command.arg("serve").arg(agent).args(["--lifecycle-enabled", "true", "--host", "127.0.0.1"]);
                 command.args(["--port", &port]);
                 command
             }
             Contender::Peer => {
                 let (python, app) = self.peer.as_ref().context("there is no peer")?;
-                let mut command = isolated(python);
+                let mut command = process::isolated(python);
                 command.args(["-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", &port, "--workers", "1"]);
                 command.args(["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]);
                 command.arg("--app-dir").arg(app).env("MAX_CONCURRENT", AT_ONCE.to_string());
@@ -126,7 +126,7 @@ impl Arena {
                 command
             }
             Contender::Null => {
-                let mut command = isolated(&std::env::current_exe()?);
+                let mut command = process::isolated(&std::env::current_exe()?);
                 command.args(["null", &port]);
                 if matches!(work, Work::Accept) {
                     command.arg(folder);
@@ -137,13 +137,6 @@ impl Arena {
         command.env("HIVE_DATA_DIR", folder).env("HIVE_WHILE_PAUSED", "queue");
         Ok(command)
     }
-}
-
-/// Nothing of the caller's environment changes a figure.
-fn isolated(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
 }
 
 /// An agent with one entry point and one node, whose line is never full.
@@ -178,9 +171,7 @@ impl Server {
 
     /// What it said, the end of it.
     fn log(&self) -> String {
-        let text = fs::read_to_string(self.folder.join("stderr")).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(5).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        process::last_lines(&self.folder.join("stderr"), 5)
     }
 
     /// Memory that it has in use, in MB.

@@ -116,13 +116,8 @@ fn run(task: &Runtime) -> anyhow::Result<()> {
     let text = table::aligned(&rows);
     print!("{text}");
     let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
-    if missed.is_empty() {
-        println!("every target is met");
-    } else {
-        println!("{} targets are missed: {}", missed.len(), missed.join("; "));
-    }
     let doubts = report::doubts(&rows);
-    doubts.iter().for_each(|doubt| println!("doubtful: {doubt}"));
+    report::tell(&missed, &doubts);
     if let Some(path) = &task.report {
         let mut facts = machine::described(&folder);
         facts.extend([("pinning", cores.told()), ("peer", versions), ("size", plan.told())]);

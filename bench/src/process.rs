@@ -1,8 +1,24 @@
-//! What the kernel says of a process: the memory it has in use, and the time for which it ran.
+//! Processes that are measured: how they are begun, what they said last, and what the kernel says of them.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context as _;
+
+/// Nothing of the caller's environment changes a figure.
+pub(crate) fn isolated(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+}
+
+/// The end of a log; nothing if there is none.
+pub(crate) fn last_lines(log: &Path, most: usize) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(most).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
 
 /// Memory in use, in MB.
 pub(crate) fn resident(pid: u32) -> anyhow::Result<f64> {

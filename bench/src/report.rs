@@ -59,24 +59,57 @@ pub(crate) fn doubts(rows: &[Row]) -> Vec<String> {
     doubts
 }
 
+/// Says which targets are missed, and what makes the figures doubtful.
+pub(crate) fn tell(missed: &[&str], doubts: &[String]) {
+    if missed.is_empty() {
+        println!("every target is met");
+    } else {
+        println!("{} targets are missed: {}", missed.len(), missed.join("; "));
+    }
+    doubts.iter().for_each(|doubt| println!("doubtful: {doubt}"));
+}
+
+const OPENING: &str = "\
+# Benchmarks
+
+Written by `cargo xtask bench runtime`. Absolute figures are of one machine and drift with it:
+ratios that were measured together count. Those of the operator are in
+[BENCHMARKS_OPERATOR.md](BENCHMARKS_OPERATOR.md).
+";
+
+const USAGE: &str = "    cargo xtask bench runtime            # about a quarter of an hour
+    cargo xtask bench runtime --quick    # a minute, for a look
+
+It needs Rust and, for the peer, Python 3 with venv and pip. Nothing else should run meanwhile.
+";
+
 /// Writes the report into a file.
 pub(crate) fn write(path: &Path, rows: &[Row], facts: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut text =
-        "# Benchmarks\n\nWritten by `cargo xtask bench runtime`. Absolute figures are of one machine and drift \
-                    with it:\nratios that were measured together count. Those of the operator are in\n\
-                    [BENCHMARKS_OPERATOR.md](BENCHMARKS_OPERATOR.md).\n\n"
-            .to_owned();
-    text.push_str(&table::markdown(rows));
-    text.push_str("\n## Method\n\n");
-    text.push_str(METHOD);
-    text.push_str("\n## This run\n\n| | |\n|---|---|\n");
-    for (name, value) in facts {
-        writeln!(text, "| {name} | {value} |")?;
+    Page { opening: OPENING, table: table::markdown(rows), method: METHOD, usage: USAGE }.write(path, facts)
+}
+
+/// What a report consists of, besides the facts of its run.
+pub(crate) struct Page {
+    /// The heading, and what the reader is to know first.
+    pub(crate) opening: &'static str,
+    /// In Markdown.
+    pub(crate) table: String,
+    pub(crate) method: &'static str,
+    /// How to run it.
+    pub(crate) usage: &'static str,
+}
+
+impl Page {
+    /// Writes the page into a file, whose folder is made if it is not there.
+    pub(crate) fn write(&self, path: &Path, facts: &[(&str, String)]) -> anyhow::Result<()> {
+        let Self { opening, table, method, usage } = self;
+        let mut text = format!("{opening}\n{table}\n## Method\n\n{method}\n## This run\n\n| | |\n|---|---|\n");
+        for (name, value) in facts {
+            writeln!(text, "| {name} | {value} |")?;
+        }
+        write!(text, "\n## How to run it\n\n{usage}")?;
+        let parent = path.parent().context("a file has a folder")?;
+        std::fs::create_dir_all(parent)?;
+        std::fs::write(path, text).with_context(|| path.display().to_string())
     }
-    text.push_str("\n## How to run it\n\n    cargo xtask bench runtime            # about a quarter of an hour\n");
-    text.push_str("    cargo xtask bench runtime --quick    # a minute, for a look\n\n");
-    text.push_str("It needs Rust and, for the peer, Python 3 with venv and pip. Nothing else should run meanwhile.\n");
-    let parent = path.parent().context("a file has a folder")?;
-    std::fs::create_dir_all(parent)?;
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }

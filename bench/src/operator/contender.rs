@@ -1,10 +1,10 @@
 //! The operators that are compared: how each is started, looked at and ended.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
 
 use anyhow::Context as _;
 
@@ -76,7 +76,7 @@ impl Arena {
     ) -> anyhow::Result<Process> {
         let mut command = match contender {
             Contender::Ours => {
-                let mut command = isolated(&self.ours);
+                let mut command = process::isolated(&self.ours);
                 command.env("WATCH_NAMESPACES", namespace).env("POD_NAMESPACE", namespace).env("POD_NAME", replica);
                 command.env("LEASE_SECONDS", self.lease_seconds.to_string());
                 command.env("OPERATOR_LISTEN", "127.0.0.1:0").env("ALLOW_LOOPBACK_PODS", "true");
@@ -84,7 +84,7 @@ impl Arena {
                 command
             }
             Contender::ControllerRuntime => {
-                let mut command = isolated(self.controller_runtime.as_ref().context("there is no Go peer")?);
+                let mut command = process::isolated(self.controller_runtime.as_ref().context("there is no Go peer")?);
                 command.args(["--namespace", namespace]);
                 if elects {
                     command.args(["--lease-seconds", &self.lease_seconds.to_string()]);
@@ -93,7 +93,7 @@ impl Arena {
             }
             Contender::Kopf => {
                 let (python, folder) = self.kopf.as_ref().context("there is no Python peer")?;
-                let mut command = isolated(python);
+                let mut command = process::isolated(python);
                 command.args(["-m", "kopf", "run", "--standalone", "--quiet", "--namespace", namespace]);
                 command.arg(folder.join("operator.py"));
                 command
@@ -109,10 +109,7 @@ impl Arena {
 
     /// The end of what a contender said.
     pub(crate) fn log(&self, contender: Contender, namespace: &str, replica: &str) -> String {
-        let log = self.folder.join(format!("{contender}-{namespace}-{replica}.log"));
-        let text = fs::read_to_string(log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().rev().take(8).collect();
-        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        process::last_lines(&self.folder.join(format!("{contender}-{namespace}-{replica}.log")), 8)
     }
 }
 
@@ -146,7 +143,7 @@ impl SimulatedPods {
     pub(crate) fn start() -> anyhow::Result<Self> {
         // Free now, and taken by the child at once: nothing else here listens meanwhile.
         let port = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port();
-        let mut command = isolated(&std::env::current_exe()?);
+        let mut command = process::isolated(&std::env::current_exe()?);
         let child = command.args(["pods", &port.to_string()]).stdin(Stdio::null()).spawn()?;
         let pods = Self { child, port };
         let begun = std::time::Instant::now();
@@ -187,11 +184,4 @@ impl Drop for SimulatedPods {
     fn drop(&mut self) {
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
-}
-
-/// Nothing of the caller's environment changes a figure.
-fn isolated(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command
 }

@@ -99,13 +99,8 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     })?;
     print!("{}", text::align(&table::lines(&rows)));
     let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
-    if missed.is_empty() {
-        println!("every target is met");
-    } else {
-        println!("{} targets are missed: {}", missed.len(), missed.join("; "));
-    }
     let doubts = report::doubts(&rows);
-    doubts.iter().for_each(|doubt| println!("doubtful: {doubt}"));
+    crate::report::tell(&missed, &doubts);
     if let Some(path) = &task.report {
         facts.push(("size", plan.told()));
         facts.extend(doubts.into_iter().map(|doubt| ("doubtful", doubt)));

@@ -1,11 +1,9 @@
 //! The report of the operators: the table with all that is needed to judge and to repeat it.
 
-use std::fmt::Write as _;
 use std::path::Path;
 
-use anyhow::Context as _;
-
 use super::table::{self, Row};
+use crate::report::Page;
 use crate::table::mark_down;
 
 const METHOD: &str = "\
@@ -66,27 +64,21 @@ pub(crate) fn doubts(rows: &[Row]) -> Vec<String> {
     doubts
 }
 
+const OPENING: &str = "\
+# Benchmarks of the operator
+
+Written by `cargo xtask bench operator`. Absolute figures are of one machine and drift with it:
+ratios that were measured together count. Those of the runtime are in [BENCHMARKS.md](BENCHMARKS.md).
+";
+
+const USAGE: &str = "    cargo xtask bench operator            # about a quarter of an hour
+    cargo xtask bench operator --quick    # three minutes, for a look
+
+It needs Rust, Go for the API server and a peer, and Python 3 with venv and pip for the other. No root, no cluster.
+Nothing else should run meanwhile.
+";
+
 /// Writes the report into a file.
 pub(crate) fn write(path: &Path, rows: &[Row], facts: &[(&str, String)]) -> anyhow::Result<()> {
-    let mut text =
-        "# Benchmarks of the operator\n\nWritten by `cargo xtask bench operator`. Absolute figures are of one \
-                    machine and drift with it:\nratios that were measured together count. Those of the runtime are in \
-                    [BENCHMARKS.md](BENCHMARKS.md).\n\n"
-            .to_owned();
-    text.push_str(&mark_down(&table::lines(rows)));
-    text.push_str("\n## Method\n\n");
-    text.push_str(METHOD);
-    text.push_str("\n## This run\n\n| | |\n|---|---|\n");
-    for (name, value) in facts {
-        writeln!(text, "| {name} | {value} |")?;
-    }
-    text.push_str("\n## How to run it\n\n    cargo xtask bench operator            # about a quarter of an hour\n");
-    text.push_str("    cargo xtask bench operator --quick    # three minutes, for a look\n\n");
-    text.push_str(
-        "It needs Rust, Go for the API server and a peer, and Python 3 with venv and pip for the other. No root, no \
-         cluster.\nNothing else should run meanwhile.\n",
-    );
-    let parent = path.parent().context("a file has a folder")?;
-    std::fs::create_dir_all(parent)?;
-    std::fs::write(path, text).with_context(|| path.display().to_string())
+    Page { opening: OPENING, table: mark_down(&table::lines(rows)), method: METHOD, usage: USAGE }.write(path, facts)
 }
