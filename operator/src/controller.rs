@@ -97,9 +97,10 @@ pub async fn run(
         Arc::clone(&keyring),
         exec,
     );
+    let (announcer, mut publisher) = act::events::channel(&client);
     let context = Arc::new(Context {
         client: client.clone(),
-        actor: Actor::new(client.clone()),
+        actor: Actor::new(client.clone(), announcer),
         dispatcher,
         keyring,
         key_secret: KeySecret::new(client.clone(), &config.namespace),
@@ -129,9 +130,11 @@ pub async fn run(
     let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
     tokio::select! {
         _ = watches => tracing::error!("a watch ended"),
+        () = publisher.run() => tracing::error!("nobody announces Events any more"),
         () = keep_keys(&context, &wake) => tracing::error!("nobody listens for new keys any more"),
         () = reconciling => {}
     }
+    publisher.finish().await;
 }
 
 /// Keeps the key Secret and what is in memory of it; an object whose file must name other keys is woken.
@@ -253,7 +256,7 @@ impl Context {
         for _ in 0..ROUNDS {
             let seen = self.observe(&owner, Arc::clone(&runtime), agent.clone(), memory);
             let now = Timestamp::now();
-            let next = plan(&seen, &self.settings, now);
+            let mut next = plan(&seen, &self.settings, now);
             let refusal = memory.refusal.clone();
             self.actor.carry_out(&seen, &next, memory).await?;
             if let Some(boot) = &next.boot
@@ -261,7 +264,7 @@ impl Context {
             {
                 memory.epoch_since = Some((boot.file.epoch, now));
             }
-            for order in next.orders.clone() {
+            for order in std::mem::take(&mut next.orders) {
                 self.dispatcher.submit(&owner, order);
             }
             again = next.again.unwrap_or(again);
@@ -331,7 +334,7 @@ impl Context {
             let Some(named) = boot.map(|file| file.keys).filter(|keys| !keys.is_empty()) else { continue };
             let pods = self.watches.pods(&owner).into_iter();
             let running: Vec<String> =
-                pods.filter(|pod| !pod.ended && pod.container.is_some()).map(|pod| pod.uid).collect();
+                pods.filter(|pod| !pod.ended && pod.container.is_some()).map(|pod| pod.uid.clone()).collect();
             let contacts = self.dispatcher.contacts(running.iter().map(String::as_str));
             let held = |uid: &String| contacts.get(uid).and_then(|c| Some(c.answer.as_ref()?.status.keys.clone()));
             all.push(Reach { named, held: running.iter().map(|uid| held(uid).unwrap_or_default()).collect() });

@@ -7,11 +7,13 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
-/// Watches a kind in these namespaces, or in all if none is given.
+/// Watches a kind in these namespaces, or in all if none is given. Who owns which field is dropped: nobody here reads
+/// it, and it is most of an object.
 pub(crate) fn watch<K>(
     client: &Client,
     namespaces: &[String],
@@ -20,12 +22,15 @@ pub(crate) fn watch<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    if namespaces.is_empty() {
-        return watcher(Api::<K>::all(client.clone()), config).boxed();
+    let prune = |object: &mut K| object.meta_mut().managed_fields = None;
+    match namespaces {
+        [] => return watcher(Api::<K>::all(client.clone()), config).modify(prune).boxed(),
+        [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).modify(prune).boxed(),
+        [..] => {}
     }
     let each = namespaces.iter().map(|namespace| {
         let name = namespace.clone();
-        let events = watcher(Api::<K>::namespaced(client.clone(), namespace), config.clone());
+        let events = watcher(Api::<K>::namespaced(client.clone(), namespace), config.clone()).modify(prune);
         events.map(move |event| event.map(|event| (name.clone(), event))).boxed()
     });
     merge(stream::select_all(each), namespaces.len()).boxed()

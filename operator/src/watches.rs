@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
@@ -34,7 +35,7 @@ const PAGE: u32 = 50;
 pub(crate) struct Watches {
     /// Pods may have loopback addresses, as simulated ones do.
     loopback_pods: bool,
-    pods: Index<SlimPod>,
+    pods: Index<PodFacts>,
     deployments: Index<Deployment>,
     config_maps: Index<ConfigMap>,
     services: Index<Service>,
@@ -60,15 +61,16 @@ impl Watches {
         gone: impl Fn(&str),
     ) {
         let from = (client, namespaces);
+        let facts = |owner: &Owner, pod: SlimPod| pod.facts(&deployment_name(&owner.name), self.loopback_pods);
         let pod_gone = |pod: &SlimPod| gone(pod.metadata.uid.as_deref().unwrap_or_default());
-        let pods = follow(from, wake, &self.pods, SlimPod::prune, pod_gone);
-        let deployments = follow(from, wake, &self.deployments, prune_deployment, |_| {});
-        let config_maps = follow(from, wake, &self.config_maps, prune_config_map, |_| {});
-        let services = follow(from, wake, &self.services, |s: &mut Service| s.metadata.managed_fields = None, |_| {});
-        let accounts = follow(from, wake, &self.accounts, prune_metadata, |_| {});
-        let claims = follow(from, wake, &self.claims, prune_metadata, |_| {});
-        let budgets = follow(from, wake, &self.budgets, prune_metadata, |_| {});
-        let policies = follow(from, wake, &self.policies, prune_metadata, |_| {});
+        let pods = follow(from, wake, &self.pods, facts, pod_gone);
+        let deployments = follow(from, wake, &self.deployments, |_, object| pruned_deployment(object), |_| {});
+        let config_maps = follow(from, wake, &self.config_maps, |_, object| pruned_config_map(object), |_| {});
+        let services = follow(from, wake, &self.services, |_, object| object, |_| {});
+        let accounts = follow(from, wake, &self.accounts, |_, object| object, |_| {});
+        let claims = follow(from, wake, &self.claims, |_, object| object, |_| {});
+        let budgets = follow(from, wake, &self.budgets, |_, object| object, |_| {});
+        let policies = follow(from, wake, &self.policies, |_, object| object, |_| {});
         tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
     }
 
@@ -92,9 +94,8 @@ impl Watches {
     }
 
     /// Its pods, terminating ones too.
-    pub(crate) fn pods(&self, owner: &Owner) -> Vec<PodFacts> {
-        let deployment = deployment_name(&owner.name);
-        self.pods.of(owner).iter().map(|pod| pod.facts(&deployment, self.loopback_pods)).collect()
+    pub(crate) fn pods(&self, owner: &Owner) -> Vec<Arc<PodFacts>> {
+        self.pods.of(owner)
     }
 
     /// Its boot ConfigMap.
@@ -133,16 +134,16 @@ impl Watches {
 fn note<'a, K: Resource<DynamicType = ()> + 'a>(
     all: &mut HashMap<ChildKey, SeenChild>,
     kind: ChildKind,
-    objects: impl Iterator<Item = &'a std::sync::Arc<K>>,
+    objects: impl Iterator<Item = &'a Arc<K>>,
 ) {
     all.extend(objects.map(|object| (ChildKey { kind, name: object.name_any() }, act::seen_child(object.as_ref()))));
 }
 
-async fn follow<K>(
+async fn follow<K, V>(
     (client, namespaces): (&Client, &[String]),
     wake: &mpsc::Sender<Owner>,
-    index: &Index<K>,
-    prune: fn(&mut K),
+    index: &Index<V>,
+    keep: impl Fn(&Owner, K) -> V,
     gone: impl Fn(&K),
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -157,20 +158,17 @@ async fn follow<K>(
     let config = watcher::Config::default().labels(&filter).page_size(PAGE);
     let mut events = std::pin::pin!(merged::watch::<K>(client, namespaces, config).default_backoff());
     while let Some(event) = events.next().await {
-        let mut event = match event {
+        let event = match event {
             Ok(event) => event,
             Err(error) => {
                 tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
                 continue;
             }
         };
-        if let Event::Apply(object) | Event::InitApply(object) = &mut event {
-            prune(object);
-        }
         if let Event::Delete(object) = &event {
             gone(object);
         }
-        for owner in index.take_in(event) {
+        for owner in index.take_in(event, &keep) {
             if wake.send(owner).await.is_err() {
                 return;
             }
@@ -179,23 +177,18 @@ async fn follow<K>(
 }
 
 /// Only the boot file's content is planned from; definitions can be large.
-fn prune_config_map(config_map: &mut ConfigMap) {
-    config_map.metadata.managed_fields = None;
+fn pruned_config_map(mut config_map: ConfigMap) -> ConfigMap {
     if let Some(data) = &mut config_map.data {
         data.retain(|key, _| key == "boot.json");
     }
+    config_map
 }
 
-/// Of these kinds no plan reads more than that they are as they were applied.
-fn prune_metadata<K>(object: &mut PartialObjectMeta<K>) {
-    object.metadata.managed_fields = None;
-}
-
-fn prune_deployment(deployment: &mut Deployment) {
-    deployment.metadata.managed_fields = None;
+fn pruned_deployment(mut deployment: Deployment) -> Deployment {
     if let Some(spec) = &mut deployment.spec {
         spec.template = PodTemplateSpec::default();
     }
+    deployment
 }
 
 fn read_boot(config_map: &ConfigMap) -> BootConfigMap {

@@ -252,7 +252,12 @@ fn tool(name: &str, version: &str) -> anyhow::Result<()> {
         return Ok(());
     }
     eprintln!("installing {name} {version}, which takes some minutes once");
-    workspace::run(Command::new("cargo").args(["install", "--locked", "--quiet", name, "--version", version]))
+    let mut install = Command::new("cargo");
+    install.args(["install", "--locked", "--quiet", name, "--version", version]);
+    // Each runs for a minute or so: to build it well would take longer than that gains.
+    install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    install.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    workspace::run(&mut install)
 }
 
 #[cfg(test)]

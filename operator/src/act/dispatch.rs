@@ -1,6 +1,7 @@
 //! Calls to pods: bounded, one at a time for each pod, with deadline, backoff and jitter. Answers wake the owner.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,9 @@ const DEADLINE: Duration = Duration::from_secs(3);
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 
+/// While other pods of an owner are still called, the answers of this time wake it once: each plan looks at all pods.
+const GATHER: Duration = Duration::from_millis(100);
+
 /// Runs the calls that plans ask for.
 #[derive(Clone)]
 pub struct Dispatcher {
@@ -47,11 +51,16 @@ struct Inner {
 struct State {
     slots: HashMap<String, Slot>,
     contacts: HashMap<String, Contact>,
+    /// Calls under way to the pods of each owner.
+    calls: HashMap<Owner, usize>,
+    /// Owners that are woken within `GATHER`.
+    waking: HashSet<Owner>,
     next: u64,
 }
 
 /// The one call under way to a pod.
 struct Slot {
+    owner: Owner,
     id: u64,
     rank: Rank,
     task: AbortHandle,
@@ -70,9 +79,35 @@ impl State {
     fn is_current(&mut self, pod: &str, id: u64) -> bool {
         let current = self.slots.get(pod).is_some_and(|slot| slot.id == id);
         if current {
-            self.slots.remove(pod);
+            self.vacate(pod);
         }
         current
+    }
+
+    fn occupy(&mut self, pod: String, slot: Slot) {
+        self.vacate(&pod);
+        *self.calls.entry(slot.owner.clone()).or_default() += 1;
+        self.slots.insert(pod, slot);
+    }
+
+    fn vacate(&mut self, pod: &str) -> Option<Slot> {
+        let slot = self.slots.remove(pod)?;
+        if let Entry::Occupied(mut calls) = self.calls.entry(slot.owner.clone()) {
+            *calls.get_mut() -= 1;
+            if *calls.get() == 0 {
+                calls.remove();
+            }
+        }
+        Some(slot)
+    }
+
+    /// When an owner is woken by an answer; none if another answer sees to it.
+    fn wake(&mut self, owner: &Owner) -> Option<Duration> {
+        if self.calls.contains_key(owner) {
+            return self.waking.insert(owner.clone()).then_some(GATHER);
+        }
+        self.waking.remove(owner);
+        Some(Duration::ZERO)
     }
 }
 
@@ -120,7 +155,7 @@ impl Dispatcher {
     pub fn forget(&self, uid: &str) {
         let mut state = self.inner.lock();
         state.contacts.remove(uid);
-        if let Some(slot) = state.slots.remove(uid) {
+        if let Some(slot) = state.vacate(uid) {
             slot.task.abort();
         }
     }
@@ -143,10 +178,10 @@ impl Dispatcher {
         let id = state.next;
         let pod = order.pod.clone();
         let inner = Arc::clone(&self.inner);
-        let owner = owner.clone();
+        let (of, owner) = (owner.clone(), owner.clone());
         let planned = Instant::now();
-        let task = tokio::spawn(async move { inner.run(owner, order, id, planned).await }).abort_handle();
-        state.slots.insert(pod, Slot { id, rank, task });
+        let task = tokio::spawn(async move { inner.run(of, order, id, planned).await }).abort_handle();
+        state.occupy(pod, Slot { owner, id, rank, task });
     }
 }
 
@@ -157,27 +192,33 @@ impl Inner {
             Call::Hook { .. } | Call::Ask { .. } => &self.polls,
         };
         // The semaphores are never closed.
-        let Ok(_permit) = limit.acquire().await else { return };
+        let Ok(permit) = limit.acquire().await else { return };
+        // Boxed, so that what waits for its turn is small.
+        Box::pin(self.call(&owner, &order, id, planned)).await;
+        drop((permit, order));
+        self.wake(owner).await;
+    }
+
+    async fn call(&self, owner: &Owner, order: &Order, id: u64, planned: Instant) {
         let begun = Instant::now();
         match &order.call {
             Call::Command { verb, body } => {
-                let outcome = self.command(&order, *verb, body).await;
+                let outcome = self.command(order, *verb, body).await;
                 if outcome.is_ok() {
                     self.telemetry.pushed(planned.elapsed());
                 }
-                self.record(&order, id, verb.as_str(), begun, outcome);
+                self.record(order, id, verb.as_str(), begun, outcome);
             }
             Call::Hook { turn, deed, key, timeout } => {
-                let outcome = self.hook(&owner, &order, deed, key, *timeout).await;
-                self.note(&order, turn.hook.as_str(), begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
-                self.record_hook(&order, id, *turn, outcome.err().map(|(_, why)| why));
+                let outcome = self.hook(owner, order, deed, key, *timeout).await;
+                self.note(order, turn.hook.as_str(), begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
+                self.record_hook(order, id, *turn, outcome.err().map(|(_, why)| why));
             }
             Call::Ask { after } => {
-                let outcome = self.ask(&order, after.as_ref()).await;
-                self.record(&order, id, "status", begun, outcome);
+                let outcome = self.ask(order, after.as_ref()).await;
+                self.record(order, id, "status", begun, outcome);
             }
         }
-        self.wake(owner).await;
     }
 
     async fn hook(
@@ -214,6 +255,13 @@ impl Inner {
     }
 
     async fn wake(&self, owner: Owner) {
+        let Some(pause) = self.lock().wake(&owner) else { return };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+            if !self.lock().waking.remove(&owner) {
+                return;
+            }
+        }
         // A full queue means that reconciles are behind; the owner's own timer looks again.
         if self.wake.send(owner).await.is_err() {
             tracing::debug!("nobody listens for answers any more");
@@ -279,7 +327,7 @@ impl Inner {
                     return;
                 }
                 let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
-                *contact = Contact { answer: Some(heard), hook: contact.hook.take(), ..Contact::default() };
+                *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);
@@ -314,4 +362,48 @@ fn heard(outcome: Result<Status, Error>) -> Result<Status, Error> {
 fn pause(failures: u32) -> SignedDuration {
     let pause = backoff(BACKOFF, BACKOFF_MAX, failures.saturating_sub(1));
     SignedDuration::try_from(pause).unwrap_or(SignedDuration::from_secs(15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { namespace: "agents".to_owned(), name: "demo".to_owned() }
+    }
+
+    fn call(state: &mut State, pod: &str, id: u64, runtime: &tokio::runtime::Runtime) {
+        let task = runtime.spawn(std::future::pending::<()>()).abort_handle();
+        state.occupy(pod.to_owned(), Slot { owner: owner(), id, rank: Rank::Ask, task });
+    }
+
+    #[test]
+    fn answers_of_many_pods_wake_their_owner_together_and_the_last_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut state = State::default();
+        for (pod, id) in [("a", 1), ("b", 2), ("c", 3)] {
+            call(&mut state, pod, id, &runtime);
+        }
+        assert!(state.is_current("a", 1));
+        assert_eq!(state.wake(&owner()), Some(GATHER), "others may answer meanwhile");
+        assert!(state.is_current("b", 2));
+        assert_eq!(state.wake(&owner()), None, "the first sees to it");
+        assert!(state.is_current("c", 3));
+        assert_eq!(state.wake(&owner()), Some(Duration::ZERO), "nothing more is waited for");
+        assert!(state.waking.is_empty() && state.calls.is_empty(), "and nothing is left behind");
+    }
+
+    #[test]
+    fn a_call_that_is_replaced_or_forgotten_holds_nobody_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut state = State::default();
+        call(&mut state, "a", 1, &runtime);
+        call(&mut state, "a", 2, &runtime);
+        call(&mut state, "b", 3, &runtime);
+        assert!(!state.is_current("a", 1), "another speaks for the pod");
+        assert!(state.vacate("b").is_some());
+        assert!(state.is_current("a", 2));
+        assert_eq!(state.wake(&owner()), Some(Duration::ZERO));
+        assert!(state.calls.is_empty());
+    }
 }

@@ -1,6 +1,7 @@
 //! Carries out a plan: writes to the API server. It decides nothing; the plan's order is kept.
 
 pub mod dispatch;
+pub mod events;
 mod exec;
 pub mod keys;
 
@@ -12,13 +13,15 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
 };
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::core::Request;
 use kube::{Client, Resource, ResourceExt as _};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::events::Announcer;
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::{Barrier, BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
-use crate::plan::{Announcement, BootWrite, Child, HASH_ANNOTATION, Plan, Scale, selector};
+use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale, selector};
 
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "agentruntime-operator";
@@ -81,19 +84,44 @@ impl Error {
     }
 }
 
+/// Pods in one page of a list: large lists are not to stand in memory as a whole.
+const PAGE: u32 = 500;
+
+/// A page of a list, of which only the UIDs are decoded.
+#[derive(Deserialize)]
+struct UidPage {
+    metadata: PageMeta,
+    items: Vec<UidItem>,
+}
+
+#[derive(Deserialize)]
+struct PageMeta {
+    #[serde(rename = "continue")]
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct UidItem {
+    metadata: UidMeta,
+}
+
+#[derive(Deserialize)]
+struct UidMeta {
+    uid: String,
+}
+
 /// Writes to the API server.
 #[derive(Clone)]
 pub struct Actor {
     client: Client,
-    recorder: Recorder,
+    announcer: Announcer,
 }
 
 impl Actor {
-    /// An actor that writes by this client.
+    /// An actor that writes by this client, but for Events.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
-        Self { client, recorder }
+    pub fn new(client: Client, announcer: Announcer) -> Self {
+        Self { client, announcer }
     }
 
     /// Carries out the writes of a plan and notes them. Calls to pods are the dispatcher's.
@@ -118,15 +146,27 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store.
+    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store. Its pages are of one
+    /// moment, and nothing but the UIDs is decoded.
     ///
     /// # Errors
     /// The API server refused or was out of reach.
     pub async fn barrier(&self, runtime: &AgentRuntime, epoch: i64) -> Result<Barrier, Error> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        let params = ListParams::default().labels(&selector(&runtime.name_any()));
-        let list = within("the barrier LIST of pods", pods.list_metadata(&params)).await?;
-        Ok(Barrier { epoch, pods: list.items.iter().filter_map(kube::ResourceExt::uid).collect() })
+        let what = "the barrier LIST of pods";
+        let path = Pod::url_path(&(), runtime.namespace().as_deref());
+        let mut params = ListParams::default().labels(&selector(&runtime.name_any())).limit(PAGE);
+        let mut pods = Vec::new();
+        loop {
+            let request = Request::new(&path).list_metadata(&params);
+            let request = request
+                .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
+            let page: UidPage = within(what, self.client.request(request)).await?;
+            pods.extend(page.items.into_iter().map(|item| item.metadata.uid));
+            params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(Barrier { epoch, pods });
+            }
+        }
     }
 
     /// Reads a ConfigMap that is not ours; none if there is no such.
@@ -138,7 +178,7 @@ impl Actor {
         within(&format!("ConfigMap {name}"), api.get_opt(name)).await
     }
 
-    /// Writes the status and publishes what the plan announces.
+    /// Writes the status and hands on what the plan announces.
     ///
     /// # Errors
     /// A conflict when the object is newer than what was planned from.
@@ -147,17 +187,16 @@ impl Actor {
         let runtime = seen.runtime.as_ref();
         let name = runtime.name_any();
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        let body = json!({
-            "apiVersion": AgentRuntime::api_version(&()),
-            "kind": AgentRuntime::kind(&()),
-            "metadata": { "name": name, "resourceVersion": runtime.resource_version() },
-            "status": status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        let written = within("the status", api.patch_status(&name, &params, &Patch::Apply(&body))).await?;
+        // Replaced and not applied: the status is the operator's alone, and an apply costs the API server twice as much.
+        let mut next = runtime.clone();
+        next.metadata.managed_fields = None;
+        next.status = Some(status.as_ref().clone());
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let mut written = within("the status", api.replace_status(&name, &params, &next)).await?;
+        written.metadata.managed_fields = None;
         memory.wrote_status(runtime.resource_version(), Arc::new(written));
         for announcement in &plan.events {
-            self.announce(runtime, announcement).await;
+            self.announcer.announce(runtime, announcement);
         }
         Ok(())
     }
@@ -237,20 +276,6 @@ impl Actor {
             Ok(_) => Ok(()),
             Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
             Err(error) => Err(error),
-        }
-    }
-
-    async fn announce(&self, runtime: &AgentRuntime, announcement: &Announcement) {
-        let event = Event {
-            type_: if announcement.warning { EventType::Warning } else { EventType::Normal },
-            reason: announcement.reason.clone(),
-            note: Some(announcement.note.clone()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        // An Event is for people; a lost one must not hold up the next transition.
-        if let Err(error) = self.recorder.publish(&event, &runtime.object_ref(&())).await {
-            tracing::warn!(%error, "an Event was lost");
         }
     }
 }

@@ -19,32 +19,35 @@ pub struct Owner {
     pub name: String,
 }
 
-type Map<K> = HashMap<Owner, HashMap<String, Arc<K>>>;
+type Map<V> = HashMap<Owner, HashMap<String, Arc<V>>>;
 
-/// Objects of one kind, by owner and name.
+/// What is kept of the objects of one kind, by owner and name.
 #[derive(Debug)]
-pub struct Index<K> {
-    state: Mutex<State<K>>,
+pub struct Index<V> {
+    state: Mutex<State<V>>,
     synced: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
-struct State<K> {
-    live: Map<K>,
+struct State<V> {
+    live: Map<V>,
     // A list under way; it replaces `live` as a whole, so that what vanished meanwhile vanishes here.
-    incoming: Map<K>,
+    incoming: Map<V>,
 }
 
-impl<K> Default for Index<K> {
+impl<V> Default for Index<V> {
     fn default() -> Self {
         let state = State { live: HashMap::new(), incoming: HashMap::new() };
         Self { state: Mutex::new(state), synced: watch::Sender::new(false) }
     }
 }
 
-impl<K: Resource<DynamicType = ()>> Index<K> {
-    /// Takes in one event and says whose objects changed.
-    pub fn take_in(&self, event: Event<K>) -> Vec<Owner> {
+impl<V> Index<V> {
+    /// Takes in one event, keeps of its object what `keep` makes of it, and says whose objects changed.
+    pub fn take_in<K>(&self, event: Event<K>, keep: impl Fn(&Owner, K) -> V) -> Vec<Owner>
+    where
+        K: Resource<DynamicType = ()>,
+    {
         let mut state = self.lock();
         match event {
             Event::Init => {
@@ -52,7 +55,7 @@ impl<K: Resource<DynamicType = ()>> Index<K> {
                 Vec::new()
             }
             Event::InitApply(object) => {
-                put(&mut state.incoming, object);
+                put(&mut state.incoming, object, keep);
                 Vec::new()
             }
             Event::InitDone => {
@@ -62,7 +65,7 @@ impl<K: Resource<DynamicType = ()>> Index<K> {
                 self.synced.send_replace(true);
                 touched.into_iter().collect()
             }
-            Event::Apply(object) => put(&mut state.live, object).into_iter().collect(),
+            Event::Apply(object) => put(&mut state.live, object, keep).into_iter().collect(),
             Event::Delete(object) => {
                 let owner = owner_of(&object);
                 if let Some(owner) = &owner {
@@ -81,7 +84,7 @@ impl<K: Resource<DynamicType = ()>> Index<K> {
 
     /// All objects of an owner.
     #[must_use]
-    pub fn of(&self, owner: &Owner) -> Vec<Arc<K>> {
+    pub fn of(&self, owner: &Owner) -> Vec<Arc<V>> {
         self.lock().live.get(owner).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
     }
 
@@ -98,14 +101,19 @@ impl<K: Resource<DynamicType = ()>> Index<K> {
         let _ = synced.wait_for(|done| *done).await;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K>> {
+    fn lock(&self) -> MutexGuard<'_, State<V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn put<K: Resource<DynamicType = ()>>(map: &mut Map<K>, object: K) -> Option<Owner> {
+fn put<K, V>(map: &mut Map<V>, object: K, keep: impl Fn(&Owner, K) -> V) -> Option<Owner>
+where
+    K: Resource<DynamicType = ()>,
+{
     let owner = owner_of(&object)?;
-    map.entry(owner.clone()).or_default().insert(object.name_any(), Arc::new(object));
+    let name = object.name_any();
+    let kept = keep(&owner, object);
+    map.entry(owner.clone()).or_default().insert(name, Arc::new(kept));
     Some(owner)
 }
 

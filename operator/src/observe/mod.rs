@@ -26,7 +26,7 @@ pub struct Observed {
     /// What the Deployment says of its rollout.
     pub deployment: Option<DeploymentFacts>,
     /// Every pod of the object, terminating ones too.
-    pub pods: Vec<PodFacts>,
+    pub pods: Vec<Arc<PodFacts>>,
     /// What was heard from pods, by pod UID.
     pub contacts: HashMap<String, Contact>,
     /// The last barrier LIST.
@@ -216,7 +216,7 @@ pub struct PodFacts {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contact {
     /// The last answer.
-    pub answer: Option<Heard>,
+    pub answer: Option<Arc<Heard>>,
     /// Calls that failed since the last answer.
     pub failures: u32,
     /// Since when they fail.

@@ -1,4 +1,4 @@
-//! Pods as the watch keeps them: only the fields that a plan reads are decoded, about 1 KB each.
+//! Pods as they come in by the watch: only the fields are decoded that the facts of a plan are made from.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ pub const AGENT_CONTAINER: &str = "agent";
 /// A pod, decoded straight from the watch into few fields.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SlimPod {
-    /// The metadata; managedFields are dropped as it comes in.
+    /// The metadata.
     pub metadata: ObjectMeta,
     /// The spec's few fields.
     #[serde(default)]
@@ -112,12 +112,6 @@ impl kube::Resource for SlimPod {
 }
 
 impl SlimPod {
-    /// Drops what no plan reads.
-    pub fn prune(&mut self) {
-        self.metadata.managed_fields = None;
-        self.metadata.annotations = None;
-    }
-
     /// The facts that a plan reads. `deployment` is the child that the pod must descend from; `loopback` lets it
     /// have a loopback address, as simulated pods do.
     #[must_use]

@@ -4,6 +4,7 @@
 //! first call, and with the new epoch. So another operator goes on where this one ended. A call that was answered
 //! while its operator died is made again, under the same key.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crds::{AgentRuntime, FailurePolicy, Hook};
@@ -96,24 +97,21 @@ fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, 
     };
     let (kind, passes_over) = (record.turn.hook, hook.failure_policy == FailurePolicy::Ignore);
     let settled = |said: &HookOutcome| said.error.is_none() || passes_over;
-    let outcomes: Vec<(String, Option<HookOutcome>)> = std::mem::take(&mut record.left)
-        .into_iter()
-        .filter(|uid| live(seen).any(|pod| pod.uid == *uid))
-        .map(|uid| (outcome(&uid), uid))
-        .filter(|(said, _)| !said.as_ref().is_some_and(settled))
-        .map(|(said, uid)| (uid, said))
-        .collect();
-    let ready = running(seen, file);
+    let pods = by_uid(seen);
     let mut hooks = Hooks::default();
-    for (uid, said) in outcomes {
+    for uid in std::mem::take(&mut record.left) {
+        let Some(pod) = pods.get(uid.as_str()) else { continue };
+        let said = outcome(&uid);
+        if said.as_ref().is_some_and(settled) {
+            continue;
+        }
         let due = said.as_ref().and_then(|said| until_retry(now, said.next_attempt));
         hooks.again = [hooks.again, due].into_iter().flatten().min();
-        if due.is_none() && ready.contains(&uid) {
+        if due.is_none() && runs(seen, pod, file) {
             hooks.calls.push(uid.clone());
         }
         if let Some(error) = said.and_then(|said| said.error) {
-            let name = live(seen).find(|pod| pod.uid == uid).map_or(uid.as_str(), |pod| pod.name.as_str());
-            hooks.failed = Some(format!("spec.lifecycle.{} of {name}: {error}", kind.as_str()));
+            hooks.failed = Some(format!("spec.lifecycle.{} of {}: {error}", kind.as_str(), pod.name));
         }
         record.left.push(uid);
     }
@@ -136,31 +134,33 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
     let Some(hook) = hook else { return Vec::new() };
     let port = hook.http.as_ref().and_then(|http| http.port).unwrap_or(lifecycle.port);
     let port = u16::try_from(port).unwrap_or(8080);
-    let pods = hooks.calls.iter().filter_map(|uid| live(seen).find(|pod| pod.uid == *uid));
-    pods.filter_map(|pod| {
-        Some(Order {
-            pod: pod.uid.clone(),
-            name: pod.name.clone(),
-            address: (pod.address?, port).into(),
-            container: pod.container.clone(),
-            ready: pod.ready,
-            signer: None,
-            call: Call::Hook {
-                turn,
-                deed: deed(hook)?,
-                key: [
-                    uid_of(&seen.runtime),
-                    &turn.epoch.to_string(),
-                    turn.hook.as_str(),
-                    &turn.begun.to_string(),
-                    &pod.uid,
-                ]
-                .join("/"),
-                timeout: Duration::from_secs(u64::try_from(hook.timeout_seconds).unwrap_or(1)),
-            },
+    let pods = by_uid(seen);
+    let called = hooks.calls.iter().filter_map(|uid| pods.get(uid.as_str()));
+    called
+        .filter_map(|pod| {
+            Some(Order {
+                pod: pod.uid.clone(),
+                name: pod.name.clone(),
+                address: (pod.address?, port).into(),
+                container: pod.container.clone(),
+                ready: pod.ready,
+                signer: None,
+                call: Call::Hook {
+                    turn,
+                    deed: deed(hook)?,
+                    key: [
+                        uid_of(&seen.runtime),
+                        &turn.epoch.to_string(),
+                        turn.hook.as_str(),
+                        &turn.begun.to_string(),
+                        &pod.uid,
+                    ]
+                    .join("/"),
+                    timeout: Duration::from_secs(u64::try_from(hook.timeout_seconds).unwrap_or(1)),
+                },
+            })
         })
-    })
-    .collect()
+        .collect()
 }
 
 fn deed(hook: &Hook) -> Option<Deed> {
@@ -187,9 +187,14 @@ pub(super) fn fault(runtime: &AgentRuntime, settings: &Settings) -> Option<(&'st
     ))
 }
 
+fn by_uid(seen: &Observed) -> HashMap<&str, &PodFacts> {
+    live(seen).map(|pod| (pod.uid.as_str(), pod)).collect()
+}
+
 /// Pods that can be called at all.
 fn live(seen: &Observed) -> impl Iterator<Item = &PodFacts> {
-    seen.pods.iter().filter(|pod| !pod.ended && !pod.terminating && pod.container.is_some() && pod.address.is_some())
+    let pods = seen.pods.iter().map(AsRef::as_ref);
+    pods.filter(|pod: &&PodFacts| !pod.ended && !pod.terminating && pod.container.is_some() && pod.address.is_some())
 }
 
 /// Pods that this operator has not heard of and not tried in vain: it has just begun, and to take them for pods
@@ -204,11 +209,12 @@ fn unheard(seen: &Observed) -> usize {
 
 /// Pods that said in this container that they run, under the epoch in force.
 fn running(seen: &Observed, file: &BootFile) -> Vec<String> {
-    let runs = |pod: &&PodFacts| {
-        let answer = seen.contacts.get(&pod.uid).and_then(|contact| contact.answer.as_ref());
-        answer.is_some_and(|heard| heard.status.state == State::Running) && acknowledged(seen, pod, file)
-    };
-    live(seen).filter(runs).map(|pod| pod.uid.clone()).collect()
+    live(seen).filter(|pod| runs(seen, pod, file)).map(|pod| pod.uid.clone()).collect()
+}
+
+fn runs(seen: &Observed, pod: &PodFacts, file: &BootFile) -> bool {
+    let answer = seen.contacts.get(&pod.uid).and_then(|contact| contact.answer.as_ref());
+    answer.is_some_and(|heard| heard.status.state == State::Running) && acknowledged(seen, pod, file)
 }
 
 /// Whether it said in this container that it holds the epoch in force.

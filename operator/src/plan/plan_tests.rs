@@ -115,7 +115,7 @@ impl World {
             boot: self.boot.clone(),
             children: self.children.clone(),
             deployment: self.deployment.clone(),
-            pods: self.pods.iter().map(|pod| self.facts(pod)).collect(),
+            pods: self.pods.iter().map(|pod| Arc::new(self.facts(pod))).collect(),
             contacts: self.contacts.clone(),
             barrier: self.barrier.clone(),
             agent: AgentText::Found { text: self.agent.clone(), file: "agent.json".to_owned() },
@@ -256,7 +256,7 @@ impl World {
             };
         }
         let heard = Heard { status: answer(pod), at: now, container: order.container.clone(), ready: order.ready };
-        *contact = Contact { answer: Some(heard), hook: contact.hook.take(), ..Contact::default() };
+        *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
         self.count();
     }
 
@@ -269,7 +269,9 @@ impl World {
                 State::Stopping => State::Stopped,
                 state @ (State::Stopped | State::Starting | State::Running | State::Paused) => state,
             };
-            if let Some(heard) = self.contacts.get_mut(&pod.uid).and_then(|c| c.answer.as_mut()).filter(|_| !pod.hung) {
+            if let Some(heard) =
+                self.contacts.get_mut(&pod.uid).and_then(|c| c.answer.as_mut()).filter(|_| !pod.hung).map(Arc::make_mut)
+            {
                 heard.status = answer(pod);
                 heard.at = self.now;
             }
@@ -451,7 +453,7 @@ fn a_pod_without_its_database_is_stalled_with_the_field_once_it_had_time_whateve
         world.ask(desired);
         world.settle(20);
         let starts = |world: &mut World| {
-            let heard = world.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap();
+            let heard = world.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap();
             heard.status.state = State::Starting;
             heard.status.health.storage = lifecycle::wire::HealthLevel::Unhealthy;
             heard.status.message = Some("HIVE_STORE_URL_FILE /etc/hive/store/url: No such file".to_owned());
@@ -478,7 +480,7 @@ fn what_pods_count_in_a_store_they_share_is_not_added_up() {
         let mut world = World::new(DesiredState::Paused, 2);
         world.settle(20);
         for (uid, queued) in [("pod-1", 3), ("pod-2", 4)] {
-            let status = &mut world.contacts.get_mut(uid).unwrap().answer.as_mut().unwrap().status;
+            let status = &mut world.contacts.get_mut(uid).unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status;
             (status.queued, status.waiting_for_input, status.counter_scope) = (queued, queued, scope);
         }
         world.step();
@@ -598,7 +600,7 @@ fn a_pod_that_holds_itself_is_stalled_and_does_not_serve() {
         let mut world = World::new(DesiredState::Running, 1);
         world.settle(20);
         world.pods[0].state = State::Paused;
-        let status = &mut world.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap().status;
+        let status = &mut world.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status;
         (status.state, status.holds) = (State::Paused, vec![hold.to_owned()]);
         let commands = world.step().orders.iter().filter(|o| matches!(o.call, Call::Command { .. })).count();
         assert_eq!(commands, 0, "it is not fought");
@@ -667,7 +669,12 @@ fn a_pod_that_says_nothing_of_its_work_counts_as_busy() {
     world.settle(20);
     world.ask(DesiredState::Paused);
     world.step();
-    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|heard| heard.status.in_flight = None);
+    world
+        .contacts
+        .values_mut()
+        .filter_map(|c| c.answer.as_mut())
+        .map(Arc::make_mut)
+        .for_each(|heard| heard.status.in_flight = None);
     let plan = world.plan();
     assert!(plan.barrier.is_none());
     world.now += jiff::SignedDuration::from_secs(2);
@@ -690,7 +697,12 @@ fn a_pod_that_no_watch_has_shown_blocks_paused() {
 fn a_restarted_container_has_acknowledged_nothing() {
     let mut world = World::new(DesiredState::Paused, 1);
     world.settle(20);
-    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|h| h.container = Some("old".to_owned()));
+    world
+        .contacts
+        .values_mut()
+        .filter_map(|c| c.answer.as_mut())
+        .map(Arc::make_mut)
+        .for_each(|h| h.container = Some("old".to_owned()));
     world.now = at(1);
     let plan = world.plan();
     assert!(matches!(plan.orders[0].call, Call::Command { verb: Verb::Pause, .. }), "{}", show(&plan));
@@ -703,7 +715,12 @@ fn a_lost_boot_config_map_is_made_above_everything_seen() {
     let mut world = World::new(DesiredState::Running, 1);
     world.settle(20);
     world.boot = None;
-    world.contacts.values_mut().filter_map(|c| c.answer.as_mut()).for_each(|heard| heard.status.epoch = 7);
+    world
+        .contacts
+        .values_mut()
+        .filter_map(|c| c.answer.as_mut())
+        .map(Arc::make_mut)
+        .for_each(|heard| heard.status.epoch = 7);
     assert_eq!(world.plan().boot.unwrap().file.epoch, 8);
 }
 
@@ -720,7 +737,7 @@ fn new_keys_are_published_without_a_new_epoch_and_sign_only_for_pods_that_hold_t
     // One pod has read the new file, the other still has the old one mounted.
     let held = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
     let answer = |world: &mut World, pod: &str, keys: Vec<String>| {
-        world.contacts.get_mut(pod).unwrap().answer.as_mut().unwrap().status.keys = keys;
+        world.contacts.get_mut(pod).unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status.keys = keys;
     };
     answer(&mut world, "pod-1", held(&["key-2", "key-1"]));
     answer(&mut world, "pod-2", held(&["key-1"]));
@@ -864,13 +881,13 @@ fn a_pod_on_its_way_out_may_stop_answering() {
     let mut world = World::new(DesiredState::Paused, 1);
     world.settle(20);
     let mut seen = world.observed();
-    seen.pods[0].terminating = true;
+    Arc::make_mut(&mut seen.pods[0]).terminating = true;
     let contact = seen.contacts.get_mut("pod-1").unwrap();
     contact.failing_since = Some(world.now);
     let state = |seen: &Observed| plan(seen, &settings(), world.now).status.map(|status| status.pods[0].state);
     assert_eq!(state(&seen), Some(RuntimeState::Stopping));
     // One that had not acknowledged is unknown, on its way out or not.
-    seen.contacts.get_mut("pod-1").unwrap().answer.as_mut().unwrap().status.epoch = 0;
+    seen.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status.epoch = 0;
     assert_eq!(state(&seen), Some(RuntimeState::Unknown));
 }
 

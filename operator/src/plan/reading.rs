@@ -1,5 +1,6 @@
 //! What all pods together say: one state, whether it is reached, and what stands in the way.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crds::RuntimeState;
@@ -107,13 +108,11 @@ fn in_flight(standing: &Standing<'_>) -> Option<i64> {
 /// The LIST was taken for this epoch, and every pod in it has acknowledged. A pod that the watch has
 /// not shown yet, or that has gone since, asks for another LIST.
 fn barrier_holds(seen: &Observed, epoch: i64, standings: &[Standing<'_>]) -> bool {
-    seen.barrier.as_ref().is_some_and(|barrier| {
-        barrier.epoch == epoch
-            && barrier.pods.iter().all(|uid| {
-                let known = standings.iter().find(|s| s.pod.uid == *uid);
-                known.map_or_else(|| seen.pods.iter().any(|p| p.uid == *uid && p.ended), |s| s.reached)
-            })
-    })
+    let Some(barrier) = seen.barrier.as_ref().filter(|barrier| barrier.epoch == epoch) else { return false };
+    let ended = seen.pods.iter().filter(|pod| pod.ended).map(|pod| pod.uid.as_str());
+    let reached = standings.iter().filter(|standing| standing.reached).map(|standing| standing.pod.uid.as_str());
+    let done: HashSet<&str> = reached.chain(ended).collect();
+    barrier.pods.iter().all(|uid| done.contains(uid.as_str()))
 }
 
 fn rolled_out(seen: &Observed, standings: &[Standing<'_>], replicas: i32, desired: Desired) -> bool {

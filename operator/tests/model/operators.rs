@@ -156,11 +156,11 @@ impl Operator {
     }
 
     fn observed(&self, picture: &Picture) -> Observed {
-        let pods: Vec<PodFacts> = picture.pods.iter().map(facts).collect();
+        let pods: Vec<Arc<PodFacts>> = picture.pods.iter().map(|pod| Arc::new(facts(pod))).collect();
         let contacts = self.heard.iter().map(|(uid, (container, text))| {
             let status: Status = serde_json::from_str(text).unwrap();
             let heard = Heard { status, at: now(), container: Some(container.to_string()), ready: true };
-            (uid.to_string(), Contact { answer: Some(heard), ..Contact::default() })
+            (uid.to_string(), Contact { answer: Some(Arc::new(heard)), ..Contact::default() })
         });
         let boot = picture.boot.as_ref().map(|boot| BootConfigMap {
             resource_version: boot.version.to_string(),
