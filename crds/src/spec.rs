@@ -67,7 +67,7 @@ pub struct AgentRuntimeSpec {
 
     /// How many pods run the agent. While paused it may fall, and a rise waits for the resume.
     #[serde(default = "one")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 10000))]
     pub replicas: i32,
 
     /// The agent's definition. Leave it out for an image that brings its own.

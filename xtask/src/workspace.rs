@@ -24,9 +24,17 @@ pub(crate) fn command(program: &str) -> Command {
     command
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this. What it says of this package to this process is not handed on: build scripts that look at
+/// those variables would run again after each change between `cargo` and `cargo xtask`, with all that depends on them.
 pub(crate) fn cargo() -> Command {
-    command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()))
+    let mut cargo = command(&std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    let of_this = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(of_this) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Runs a command to its end; what it prints is seen.

@@ -69,20 +69,10 @@ async fn get(client: &Client, path: &str) -> anyhow::Result<String> {
     Ok(client.request_text(request).await?)
 }
 
-/// The product takes no more than 1,000 replicas; how its operator fares beyond is measured all the same.
-fn unlimited(definition: CustomResourceDefinition) -> anyhow::Result<CustomResourceDefinition> {
-    let mut value = serde_json::to_value(definition)?;
-    let replicas = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/replicas";
-    if let Some(replicas) = value.pointer_mut(replicas).and_then(serde_json::Value::as_object_mut) {
-        replicas.remove("maximum");
-    }
-    Ok(serde_json::from_value(value)?)
-}
-
 async fn define(client: &Client) -> anyhow::Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for definition in crds::definitions() {
-        api.create(&PostParams::default(), &unlimited(definition)?).await?;
+        api.create(&PostParams::default(), &definition).await?;
     }
     let runtimes: Api<AgentRuntime> = Api::all(client.clone());
     let begun = Instant::now();

@@ -30,8 +30,7 @@ on the machine shows in every figure. Ratios are those of medians.
   to date for such a LIST at most every 100 ms, and pauses in a row would measure that.
 - **API writes**: by the API server's own count, apiserver_request_total, without Leases and without the user's
   patches. Events are told apart.
-- **one object, many pods**: the limit is the null operator with 128 pushes at once. The API takes at most 1,000
-  replicas; here that limit is lifted.
+- **one object, many pods**: the limit is the null operator with 128 pushes at once.
 - **one hangs**: from the user's PATCH until all pods but the one that never answers have obeyed, as they say
   themselves; the row above is the same with all well.
 - **bytes for each watched pod**: the memory (VmRSS) after the pauses and seven seconds of rest, less that with one
