@@ -91,7 +91,8 @@ const PAGE: u32 = 500;
 #[derive(Deserialize)]
 struct UidPage {
     metadata: PageMeta,
-    items: Vec<UidItem>,
+    /// The API server says null for a list of metadata that is empty.
+    items: Option<Vec<UidItem>>,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +162,7 @@ impl Actor {
             let request = request
                 .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
             let page: UidPage = within(what, self.client.request(request)).await?;
-            pods.extend(page.items.into_iter().map(|item| item.metadata.uid));
+            pods.extend(page.items.into_iter().flatten().map(|item| item.metadata.uid));
             params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
                 return Ok(Barrier { epoch, pods });
@@ -346,6 +347,19 @@ mod tests {
             assert!(pauses.iter().all(|pause| around.contains(pause)), "{failures}: {pauses:?}");
             assert!(pauses.iter().any(|pause| *pause != pauses[0]), "those that failed together do not come together");
         }
+    }
+
+    #[test]
+    fn a_list_without_pods_is_read_as_the_api_server_writes_it() {
+        let page = |items: &str| -> UidPage {
+            let text =
+                format!(r#"{{"kind":"PartialObjectMetadataList","metadata":{{"resourceVersion":"9"}},{items}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let count = |page: UidPage| page.items.into_iter().flatten().count();
+        assert_eq!(count(page(r#""items":null"#)), 0);
+        assert_eq!(count(page(r#""items":[]"#)), 0);
+        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1"}}]"#)), 1);
     }
 
     #[test]
