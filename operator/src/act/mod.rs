@@ -188,9 +188,8 @@ impl Actor {
         let runtime = seen.runtime.as_ref();
         let name = runtime.name_any();
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        // Replaced and not applied: the status is the operator's alone, and an apply costs the API server twice as much.
+        // Replaced and not applied: the status is the operator's alone, and there is nothing to merge.
         let mut next = runtime.clone();
-        next.metadata.managed_fields = None;
         next.status = Some(status.as_ref().clone());
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let mut written = within("the status", api.replace_status(&name, &params, &next)).await?;
