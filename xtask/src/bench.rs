@@ -79,10 +79,9 @@ fn operator(sizes: &Sizes) -> anyhow::Result<Command> {
     Ok(bench)
 }
 
-/// Builds a program and what measures it, with the features that the whole workspace gives its dependencies: those
-/// are built already. Gives the folder of both.
+/// Builds a program and what measures it. Gives the folder of both.
 fn unoptimised(program: &str) -> anyhow::Result<PathBuf> {
-    workspace::run(workspace::cargo().args(["build", "--workspace", "--bin", program, "--bin", "bench"]))?;
+    workspace::run(&mut workspace::build(&[program, "bench"]))?;
     Ok(workspace::target().join("debug"))
 }
 

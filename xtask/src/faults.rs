@@ -27,7 +27,7 @@ pub(crate) struct Faults {
 
 pub(crate) fn run(task: &Faults) -> anyhow::Result<ExitCode> {
     // The test is not what builds the operator's program, and tells when it is not current.
-    workspace::run(workspace::cargo().args(["build", "--workspace", "--bin", "agentruntime-operator"]))?;
+    workspace::run(&mut workspace::build(&["agentruntime-operator"]))?;
     let mut tests = tests();
     if task.all {
         tests.env("HIVE_FAULTS_COUNT", ALL.to_string());

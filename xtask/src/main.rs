@@ -4,6 +4,7 @@ mod api;
 mod bench;
 mod book;
 mod cluster;
+mod coverage;
 mod crd;
 mod debian;
 mod demo;

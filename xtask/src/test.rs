@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::Args;
 use cluster::{Cluster, Target};
 
+use crate::coverage::Coverage;
 use crate::progress::Terminal;
 use crate::{debian, faults, images, release, workspace};
 
@@ -16,7 +17,7 @@ pub(crate) struct Test {
     /// Leave out what needs a cluster
     #[arg(long)]
     no_cluster: bool,
-    /// Leave out the measurement of coverage, which builds everything once more
+    /// Leave out the measurement of coverage, for which the workspace's crates are built once more
     #[arg(long)]
     no_coverage: bool,
     /// Run what takes too long for every change too: the binaries are built twice from nothing and compared
@@ -30,6 +31,8 @@ struct Tally {
     passed: u32,
     failed: u32,
     skipped: Vec<String>,
+    /// What counts the lines that run, unless that is left out.
+    coverage: Option<Coverage>,
 }
 
 /// Runs all steps, also after one has failed.
@@ -43,11 +46,13 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
     if let Err(error) = debian::postgres() {
         tally.skip("the store that replicas share", &format!("{error:#}"));
     }
-    tally
-        .tests("unit, property and contract tests", workspace::cargo().args(["test", "--workspace", "--no-fail-fast"]));
+    tally.measure(task.no_coverage);
+    let mut tests = tally.cargo();
+    tally.tests("unit, property and contract tests", tests.args(["test", "--workspace", "--no-fail-fast"]));
     tally.faults(task.no_cluster);
-    tally.step("benchmarks, once and short", workspace::cargo().args(["xtask", "bench", "runtime", "--check"]));
-    tally.operator_benchmarks(task.no_cluster);
+    let mut bench = tally.xtask()?;
+    tally.step("benchmarks, once and short", bench.args(["bench", "runtime", "--check"]));
+    tally.operator_benchmarks(task.no_cluster)?;
     for engine in ["argocd", "flux"] {
         let mut go = workspace::command("go");
         // Nothing is to depend on where the checkout has its history.
@@ -55,21 +60,17 @@ pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
         tally.step(&format!("the engine of {engine} on recorded states"), go.args(["test", "./..."]));
     }
     tally.licences();
-    if task.no_coverage {
-        tally.skip("coverage", "--no-coverage");
-    } else {
-        tally.coverage();
-    }
     if task.no_cluster {
         tally.skip("chart lint and end-to-end tests", "--no-cluster");
     } else if let Err(error) = tally.cluster() {
         eprintln!("the cluster: {error:#}");
         tally.failed += 1;
     }
+    tally.lines();
     if task.all {
-        tally.step("reproducible binaries and images", workspace::cargo().args(["xtask", "reproduce", "--compile"]));
+        tally.step("reproducible binaries and images", workspace::xtask()?.args(["reproduce", "--compile"]));
         match tool("mdbook", "0.5.4") {
-            Ok(()) => drop(tally.step("the book and its links", workspace::cargo().args(["xtask", "book"]))),
+            Ok(()) => drop(tally.step("the book and its links", workspace::xtask()?.arg("book"))),
             Err(error) => tally.skip("the book", &format!("{error:#}")),
         }
     } else {
@@ -87,11 +88,51 @@ impl Tally {
         self.skipped.push(format!("{what}: {why}"));
     }
 
+    /// Lets what follows count the lines that run.
+    fn measure(&mut self, not: bool) {
+        if not {
+            self.skip("coverage", "--no-coverage");
+            return;
+        }
+        match Coverage::begin() {
+            Ok(coverage) => self.coverage = Some(coverage),
+            Err(error) => self.skip("coverage", &format!("{error:#}")),
+        }
+    }
+
+    /// Says which share of the lines has run.
+    fn lines(&mut self) {
+        if let Some(coverage) = self.coverage.take() {
+            self.check("coverage", || coverage.report());
+        }
+    }
+
+    /// Cargo, for what is measured.
+    fn cargo(&self) -> Command {
+        self.measured(workspace::cargo())
+    }
+
+    /// Another task of this program, for what is measured.
+    fn xtask(&self) -> anyhow::Result<Command> {
+        workspace::xtask().map(|xtask| self.measured(xtask))
+    }
+
+    fn measured(&self, mut command: Command) -> Command {
+        if let Some(coverage) = &self.coverage {
+            coverage.instrument(&mut command);
+        }
+        command
+    }
+
     /// Runs a command that passes or fails as a whole.
     fn step(&mut self, name: &str, command: &mut Command) -> bool {
+        self.check(name, || workspace::run(command))
+    }
+
+    fn check(&mut self, name: &str, run: impl FnOnce() -> anyhow::Result<()>) -> bool {
         let begun = Instant::now();
         println!("== {name}");
-        let passed = match workspace::run(command) {
+        let passed = match run() {
             Ok(()) => true,
             Err(error) => {
                 eprintln!("{error:#}");
@@ -133,21 +174,22 @@ impl Tally {
         if let Err(error) = debian::faketime() {
             self.skip("wrong clocks of the operator", &format!("{error:#}"));
         }
-        let mut program = workspace::cargo();
-        program.args(["build", "--workspace", "--bin", "agentruntime-operator"]);
+        let mut program = self.measured(workspace::build(&["agentruntime-operator"]));
         if self.step("the operator's program", &mut program) {
-            self.tests("the operator under faults", &mut faults::tests());
+            let mut tests = self.measured(faults::tests());
+            self.tests("the operator under faults", &mut tests);
         }
     }
 
     /// The benchmarks of the operator, once and short; against an API server as the faults have.
-    fn operator_benchmarks(&mut self, no_cluster: bool) {
+    fn operator_benchmarks(&mut self, no_cluster: bool) -> anyhow::Result<()> {
         if no_cluster && !cluster::control_plane_is_built() {
             self.skip("benchmarks of the operator", "--no-cluster, and no API server has been built yet");
-            return;
+            return Ok(());
         }
-        let mut bench = workspace::cargo();
-        self.step("benchmarks of the operator, once and short", bench.args(["xtask", "bench", "operator", "--check"]));
+        let mut bench = self.xtask()?;
+        self.step("benchmarks of the operator, once and short", bench.args(["bench", "operator", "--check"]));
+        Ok(())
     }
 
     fn licences(&mut self) {
@@ -168,34 +210,6 @@ impl Tally {
         }
     }
 
-    /// Measures which lines the tests run; the processes that they start are counted too.
-    fn coverage(&mut self) {
-        if let Err(error) = tool("cargo-tarpaulin", "0.37.5") {
-            self.skip("coverage", &format!("{error:#}"));
-            return;
-        }
-        let mut tarpaulin = workspace::cargo();
-        // The thousand kills were had without the slower, instrumented build.
-        tarpaulin.env("HIVE_TEST_KILLS", "20");
-        // Built by the tests before; the instrumented build leaves examples out.
-        tarpaulin.env("HIVE_TEST_MCP_SERVER", workspace::target().join("debug/examples/mcp_server"));
-        tarpaulin.args(["tarpaulin", "--engine", "llvm", "--follow-exec", "--skip-clean", "--out", "Stdout"]);
-        // Seconds that one test program may take; the process tests alone take minutes.
-        tarpaulin.args(["--timeout", "1800"]);
-        tarpaulin.args(["--packages", "lifecycle", "--packages", "agent-runtime", "--packages", "crds"]);
-        tarpaulin.args([
-            "--exclude-files",
-            "*/tests/*",
-            "--exclude-files",
-            "*_tests.rs",
-            "--exclude-files",
-            "*/examples/*",
-        ]);
-        tarpaulin.args(["--include-files", "lifecycle/*", "--include-files", "agent-runtime/*"]);
-        tarpaulin.arg("--target-dir").arg(workspace::target().join("coverage"));
-        self.step("coverage of lifecycle and agent-runtime", &mut tarpaulin);
-    }
-
     fn cluster(&mut self) -> anyhow::Result<()> {
         println!("== cluster");
         let cluster = Cluster::up(&Target::Host, &Terminal::new())?;
@@ -204,15 +218,16 @@ impl Tally {
             cluster.helm().current_dir(workspace::root()).args(["lint", "charts/agentruntime-operator"]),
         );
         let images = images::load(&cluster)?;
-        self.step("reproducible images", workspace::cargo().args(["xtask", "reproduce"]));
+        self.step("reproducible images", workspace::xtask()?.arg("reproduce"));
         release::install(&cluster, &images)?;
         if let Err(error) = debian::browser() {
             self.skip("the dashboard in a browser", &format!("{error:#}"));
         }
-        self.step("the plugin that they run", workspace::cargo().args(["build", "--package", "cli"]));
-        let mut tests = workspace::cargo();
+        let mut plugin = self.measured(workspace::build(&["kubectl-hive"]));
+        self.step("the plugin that they run", &mut plugin);
+        let mut tests = self.cargo();
         // Each test waits for pods more than it computes, so more of them run at once than there are cores.
-        tests.args(["test", "--package", "e2e", "--test", "e2e", "--", "--test-threads", "4", "--nocapture"]);
+        tests.args(["test", "--workspace", "--test", "e2e", "--", "--test-threads", "4", "--nocapture"]);
         self.tests("end-to-end tests", &mut tests);
         Ok(())
     }

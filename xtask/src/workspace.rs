@@ -37,6 +37,24 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
+/// Builds programs as the tests of the workspace have them: with a test among its targets, cargo gives dependencies the
+/// features that tests ask for, and those are built already.
+pub(crate) fn build(programs: &[&str]) -> Command {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--test", "docs"]);
+    for program in programs {
+        build.args(["--bin", program]);
+    }
+    build
+}
+
+/// This program, for another of its tasks.
+pub(crate) fn xtask() -> anyhow::Result<Command> {
+    let mut xtask = Command::new(std::env::current_exe().context("this program's own path")?);
+    xtask.current_dir(root());
+    Ok(xtask)
+}
+
 /// Runs a command to its end; what it prints is seen.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let shown = format!("{command:?}");

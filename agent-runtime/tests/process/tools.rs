@@ -11,10 +11,9 @@ use tokio::process::{Child, Command};
 
 use crate::process::eventually;
 
-/// The server of the examples, built beside the binary unless HIVE_TEST_MCP_SERVER names another.
+/// The server of the examples, built beside the binary.
 pub(crate) fn mcp_server() -> PathBuf {
-    let beside = || Path::new(env!("CARGO_BIN_EXE_agent-runtime")).with_file_name("examples").join("mcp_server");
-    std::env::var_os("HIVE_TEST_MCP_SERVER").map_or_else(beside, PathBuf::from)
+    Path::new(env!("CARGO_BIN_EXE_agent-runtime")).with_file_name("examples").join("mcp_server")
 }
 
 /// Starts the server over HTTP and gives its address.

@@ -15,7 +15,7 @@ use kube::api::{
 };
 use kube::core::Request;
 use kube::{Client, Resource, ResourceExt as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::events::Announcer;
@@ -188,11 +188,8 @@ impl Actor {
         let runtime = seen.runtime.as_ref();
         let name = runtime.name_any();
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        // Replaced and not applied: the status is the operator's alone, and there is nothing to merge.
-        let mut next = runtime.clone();
-        next.status = Some(status.as_ref().clone());
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let mut written = within("the status", api.replace_status(&name, &params, &next)).await?;
+        let patch = whole_status(runtime, status)?;
+        let mut written = within("the status", api.patch_status(&name, &params(), &patch)).await?;
         written.metadata.managed_fields = None;
         memory.wrote_status(runtime.resource_version(), Arc::new(written));
         for announcement in &plan.events {
@@ -208,23 +205,16 @@ impl Actor {
     pub async fn report_freeze(&self, freeze: &AgentFreeze, status: &AgentFreezeStatus) -> Result<AgentFreeze, Error> {
         let name = freeze.name_any();
         let api: Api<AgentFreeze> = Api::all(self.client.clone());
-        let body = json!({
-            "apiVersion": AgentFreeze::api_version(&()),
-            "kind": AgentFreeze::kind(&()),
-            "metadata": { "name": name, "resourceVersion": freeze.resource_version() },
-            "status": status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        within("the status of the freeze", api.patch_status(&name, &params, &Patch::Apply(&body))).await
+        let patch = whole_status(freeze, status)?;
+        within("the status of the freeze", api.patch_status(&name, &params(), &patch)).await
     }
 
     /// Changes the number of pods and nothing else.
     async fn scale(&self, namespace: &str, scale: &Scale) -> Result<(), Error> {
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &resource(ChildKind::Deployment));
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({ "spec": { "replicas": scale.replicas } }));
-        within(&scale.deployment, api.patch(&scale.deployment, &params, &patch)).await.map(drop)
+        within(&scale.deployment, api.patch(&scale.deployment, &params(), &patch)).await.map(drop)
     }
 
     async fn write_boot(&self, namespace: &str, boot: &BootWrite, memory: &mut Memory) -> Result<(), Error> {
@@ -278,6 +268,23 @@ impl Actor {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Who writes, for patches that are not applied.
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// A patch that puts a status in the place of the one before, if the object is as it was seen: the API server compares
+/// a patched resourceVersion with its own. The status is the operator's alone, so there is nothing to merge, and this
+/// costs the API server less than an apply; unlike a PUT it sends neither the spec nor needs another verb.
+fn whole_status<K: Resource>(object: &K, status: &impl Serialize) -> Result<Patch<()>, Error> {
+    let patch = json!([
+        { "op": "add", "path": "/metadata/resourceVersion", "value": object.resource_version() },
+        { "op": "add", "path": "/status", "value": status },
+    ]);
+    let of = |source| Error::Manifest { what: format!("the status of {}", object.name_any()), source };
+    serde_json::from_value(patch).map(Patch::Json).map_err(of)
 }
 
 /// The pause before another attempt: `first`, doubled so many times, at most `most`, a quarter less or more.

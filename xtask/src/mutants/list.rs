@@ -216,8 +216,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "22",
         file: READING,
-        from: "known.map_or_else(|| seen.pods.iter().any(|p| p.uid == *uid && p.ended), |s| s.reached)",
-        to: "known.is_none_or(|s| s.reached)",
+        from: "barrier.pods.iter().all(|uid| done.contains(uid.as_str()))",
+        to: "barrier.pods.iter().all(|uid| done.contains(uid.as_str()) || seen.pods.iter().all(|pod| pod.uid != *uid))",
         guard: Guard::Lib,
         test: "a_pod_that_no_watch_has_shown_blocks_paused",
     },
