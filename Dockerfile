@@ -12,7 +12,8 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     target="$(uname -m)-unknown-linux-gnu" && \
-    RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target "$target" \
+    RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" \
+        cargo build --locked --release --target "$target" \
         --package agent-runtime --package operator --package cli && \
     cp "target/$target/release/agent-runtime" "target/$target/release/agentruntime-operator" \
         "target/$target/release/kubectl-hive" /

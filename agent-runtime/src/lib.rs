@@ -17,6 +17,5 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod timers;
-mod tls;
 pub mod tools;
 pub mod trace;

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use agent_runtime::config::{Cli, Command, Serve};
-use agent_runtime::trace::export::{Export, Settings};
 use agent_runtime::{definition, init, sample_site, serve, server, trace};
 use clap::Parser as _;
 
@@ -38,16 +37,7 @@ fn print(document: &impl serde::Serialize) -> ExitCode {
 }
 
 async fn run(config: Serve) -> ExitCode {
-    let settings = Settings::from_env(|name| std::env::var(name).ok());
-    let export = settings.and_then(|settings| settings.as_ref().map(Export::begin).transpose());
-    let subscriber = trace::export::subscriber(&config.log, export.as_ref().ok().and_then(Option::as_ref));
-    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
-        eprintln!("cannot write log lines: {error}");
-    }
-    let export = export.unwrap_or_else(|reason| {
-        tracing::error!(reason, "there are no traces");
-        None
-    });
+    let export = otlp::begin(trace::SERVICE, &config.log);
     match serve::serve(config, export).await {
         Ok(code) => code,
         Err(error) => {

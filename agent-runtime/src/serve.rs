@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use otlp::Export;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,6 @@ use crate::control::{Controller, record};
 use crate::server::{Leaving, Server};
 use crate::shutdown;
 use crate::telemetry::Telemetry;
-use crate::trace::export::Export;
 
 /// How long answers under way, and traces, may take at the very end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -99,11 +99,17 @@ pub async fn serve(config: Serve, export: Option<Export>) -> Result<ExitCode, Er
     };
     driver.abort();
     // Both end by themselves within their patience.
-    let traces = tokio::task::spawn_blocking(move || export.iter().for_each(|export| export.end(LAST_ANSWERS)));
-    if let Some((_, _, task)) = server {
-        let _ = task.await;
-    }
-    let _ = traces.await;
+    let traces = async {
+        if let Some(export) = export {
+            export.finish(LAST_ANSWERS).await;
+        }
+    };
+    let answers = async {
+        if let Some((_, _, task)) = server {
+            let _ = task.await;
+        }
+    };
+    tokio::join!(traces, answers);
     Ok(code)
 }
 

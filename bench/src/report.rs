@@ -9,7 +9,7 @@ use crate::table::{self, Row};
 use crate::{status, triggers};
 
 const METHOD: &str = "\
-`ours` is the release binary of `agent-runtime`. `peer` is `bench/peers/fastapi`: the same API on FastAPI,
+`ours` is the binary of the image `agent-runtime`. `peer` is `bench/peers/fastapi`: the same API on FastAPI,
 uvicorn, uvloop and httptools, with SQLite in WAL mode and synchronous=FULL. `null` is hyper with answers of
 the same length and a writer that only appends; it is the limit of what a server on this core can reach.
 One process each, on 127.0.0.1, one core for the server and the other for the client. The contenders

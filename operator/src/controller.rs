@@ -14,6 +14,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::act::dispatch::Dispatcher;
 use crate::act::keys::{KeySecret, Keyring};
@@ -26,14 +27,12 @@ use crate::merged;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
 use crate::observe::{AgentText, Observed};
-use crate::plan::{KeyStep, Plan, Reach, Settings, key_step, plan};
+use crate::plan::{Call, KeyStep, Plan, Reach, Settings, key_step, plan};
 use crate::telemetry::Telemetry;
 use crate::watches::Watches;
 
 /// Answers and events that may wait to be looked at; each is a name, and a full queue only delays.
 const QUEUE: usize = 4096;
-/// Objects in one page of a list.
-const PAGE: u32 = 50;
 /// Plans in a row within one reconcile: the first, and one after each barrier or refusal.
 const ROUNDS: usize = 4;
 /// The pause after a failed reconcile; it doubles up to `BACKOFF_MAX`.
@@ -178,8 +177,8 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
         ObjectRef::new(&owner.name).within(&owner.namespace)
     });
     let (store, writer) = reflector::store();
-    let paged = watcher::Config::default().page_size(PAGE);
-    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, paged);
+    let all = watcher::Config::default();
+    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, all);
     let controller = Controller::for_stream(reflector(writer, events).applied_objects(), store);
     // Set once: this function is called once.
     let _ = context.runtimes.set(controller.store());
@@ -258,6 +257,9 @@ impl Context {
             let now = Timestamp::now();
             let mut next = plan(&seen, &self.settings, now);
             let refusal = memory.refusal.clone();
+            if let Some(boot) = &next.boot {
+                memory.transition.begin(&owner, &boot.file);
+            }
             self.actor.carry_out(&seen, &next, memory).await?;
             if let Some(boot) = &next.boot
                 && memory.epoch_since.is_none_or(|(epoch, _)| epoch != boot.file.epoch)
@@ -265,14 +267,23 @@ impl Context {
                 memory.epoch_since = Some((boot.file.epoch, now));
             }
             for order in std::mem::take(&mut next.orders) {
-                self.dispatcher.submit(&owner, order);
+                // Questions of how a pod stands are no steps, and there may be many.
+                let span = match &order.call {
+                    Call::Ask { .. } => Span::none(),
+                    call => memory.transition.call(call.name(), (&order.name, &order.pod), order.address),
+                };
+                self.dispatcher.submit(&owner, order, span);
             }
             again = next.again.unwrap_or(again);
             if let Some(epoch) = next.barrier {
-                memory.barrier = Some(self.actor.barrier(&seen.runtime, epoch).await?);
+                let span = memory.transition.request("list pods");
+                memory.barrier = Some(act::traced(span, self.actor.barrier(&seen.runtime, epoch)).await?);
             } else if memory.refusal == refusal {
                 self.actor.report(&seen, &next, memory).await?;
                 self.note_acknowledgement(&next, memory);
+                if next.is_reached() {
+                    memory.transition.reached();
+                }
                 break;
             }
         }

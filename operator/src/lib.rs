@@ -15,6 +15,7 @@ pub mod observe;
 pub mod plan;
 pub mod selftest;
 pub mod telemetry;
+pub mod trace;
 mod watches;
 
 use std::sync::Arc;

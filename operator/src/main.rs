@@ -1,11 +1,16 @@
 //! The process: reads its settings, starts logging and runs the operator until it is told to stop.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use operator::config::{Cli, Command, Config};
+use operator::trace::SERVICE;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// How long the last traces may take.
+const LAST_TRACES: Duration = Duration::from_secs(1);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -28,20 +33,17 @@ fn told<E: std::fmt::Display>(failure: &str, outcome: Result<(), E>) -> ExitCode
 }
 
 async fn serve(config: Config) -> ExitCode {
-    tracing_subscriber::fmt()
-        .json()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
-        .with_writer(std::io::stderr)
-        .init();
+    let export = otlp::begin(SERVICE, &config.log);
     let stop = CancellationToken::new();
     tokio::spawn(cancel_on_signal(stop.clone()));
-    match operator::run(config, stop).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(%error, "the operator ends");
-            ExitCode::FAILURE
-        }
+    let outcome = operator::run(config, stop).await;
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "the operator ends");
     }
+    if let Some(export) = export {
+        export.finish(LAST_TRACES).await;
+    }
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 async fn cancel_on_signal(stop: CancellationToken) {

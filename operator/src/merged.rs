@@ -12,6 +12,9 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
+/// Objects in one page of a list: large lists are not to stand in memory as a whole.
+const PAGE: u32 = 50;
+
 /// Watches a kind in these namespaces, or in all if none is given. Who owns which field is dropped: nobody here reads
 /// it, and it is most of an object.
 pub(crate) fn watch<K>(
@@ -23,6 +26,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let prune = |object: &mut K| object.meta_mut().managed_fields = None;
+    let config = config.page_size(PAGE);
     match namespaces {
         [] => return watcher(Api::<K>::all(client.clone()), config).modify(prune).boxed(),
         [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).modify(prune).boxed(),

@@ -27,9 +27,6 @@ use crate::plan::{
     HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, deployment_name,
 };
 
-/// Objects in one page of a list.
-const PAGE: u32 = 50;
-
 /// What the watches of pods and children have shown.
 #[derive(Default)]
 pub(crate) struct Watches {
@@ -155,7 +152,7 @@ async fn follow<K, V>(
         + 'static,
 {
     let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
-    let config = watcher::Config::default().labels(&filter).page_size(PAGE);
+    let config = watcher::Config::default().labels(&filter);
     let mut events = std::pin::pin!(merged::watch::<K>(client, namespaces, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {

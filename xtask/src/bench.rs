@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Args, Subcommand};
 
-use crate::workspace;
+use crate::{images, workspace};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
@@ -46,16 +46,17 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
 }
 
 fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
-    let built = if sizes.check {
-        unoptimised("agent-runtime")?
+    let (binary, measuring) = if sizes.check {
+        let built = unoptimised("agent-runtime")?;
+        (built.join("agent-runtime"), built)
     } else {
-        let mut build = workspace::cargo();
-        build.args(["build", "--release", "--package", "agent-runtime", "--package", "bench"]);
-        workspace::run(&mut build)?;
-        workspace::target().join("release")
+        // What is published is what is measured.
+        let binary = images::binary("agent-runtime")?;
+        workspace::run(workspace::cargo().args(["build", "--release", "--package", "bench"]))?;
+        (binary, workspace::target().join("release"))
     };
-    let mut bench = workspace::command(&built.join("bench").to_string_lossy());
-    bench.arg("runtime").arg("--binary").arg(built.join("agent-runtime"));
+    let mut bench = workspace::command(&measuring.join("bench").to_string_lossy());
+    bench.arg("runtime").arg("--binary").arg(binary);
     bench.arg("--peer").arg(workspace::root().join("bench/peers/fastapi"));
     bench.arg("--folder").arg(workspace::target().join("bench/data"));
     sized(&mut bench, sizes, 5, "BENCHMARKS.md");

@@ -62,7 +62,7 @@ fn remapped(target: &Path) -> String {
     let root = workspace::root().display();
     format!(
         "{} --remap-path-prefix={home}=/cargo --remap-path-prefix={}=/target --remap-path-prefix={root}=/src",
-        images::STATIC,
+        images::FLAGS,
         target.display()
     )
 }

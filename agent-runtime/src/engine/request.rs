@@ -16,7 +16,6 @@ use tracing::Instrument as _;
 use super::fill;
 use super::step::{Outcome, Step};
 use crate::definition::Request;
-use crate::tls;
 use crate::trace::{self, TraceContext};
 
 /// The largest answer that is read, in bytes.
@@ -31,7 +30,7 @@ pub(super) struct Client {
 impl Default for Client {
     fn default() -> Self {
         let connector = HttpsConnectorBuilder::new();
-        let connector = match tls::client() {
+        let connector = match otlp::trust::client() {
             Ok(config) => connector.with_tls_config(config),
             Err(reason) => {
                 tracing::error!(reason, "requests over https trust the roots that browsers ship only");

@@ -86,7 +86,7 @@ impl Client {
         let url: reqwest::Url =
             settings.base_url.parse().map_err(|error| invalid(format!("{}: {error}", settings.base_url)))?;
         let host = url.host_str().map(str::to_owned).ok_or_else(|| invalid(format!("{url} names no host")))?;
-        let tls = crate::tls::client().map_err(&invalid)?;
+        let tls = otlp::trust::client().map_err(&invalid)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .no_proxy()

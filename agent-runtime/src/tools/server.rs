@@ -182,7 +182,7 @@ impl Server {
             Reach::Http { url, headers } => {
                 let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
                 config.custom_headers = headers.clone();
-                let tls = crate::tls::client().map_err(|reason| self.unreachable(&reason))?;
+                let tls = otlp::trust::client().map_err(|reason| self.unreachable(&reason))?;
                 let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy();
                 let client = client.redirect(reqwest::redirect::Policy::none()).build();
                 let client = client.map_err(|error| self.unreachable(&error))?;

@@ -1,7 +1,6 @@
 //! Traces: which trace an execution belongs to, kept with it so that the trace goes on after a crash,
 //! and the spans from the trigger to each call. Without a collector none of the spans is made.
 
-pub mod export;
 mod spans;
 
 use http::HeaderMap;
@@ -18,8 +17,9 @@ pub(crate) use spans::{
     answered, asked, called, execution, failed, model, node, request, rested, settled, tick, tool, trigger,
 };
 
-/// Spans of this target are for collectors alone; log lines name the span around them.
 const TARGET: &str = "agent_runtime::traces";
+/// What collectors know this program by.
+pub const SERVICE: otlp::Service = otlp::Service { name: "agent-runtime", target: TARGET };
 /// The longest tracestate that is kept, in bytes; a longer one may be left out.
 const MAX_STATE: usize = 512;
 

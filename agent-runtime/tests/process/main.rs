@@ -12,7 +12,6 @@ mod boot;
 mod boundaries;
 mod bounds;
 mod clients;
-mod collector;
 mod contract;
 mod docs;
 mod durability;

@@ -8,9 +8,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::collector::Collector;
 use crate::graph::until;
 use crate::llm_server::{LlmServer, Reply};
+use otlp::collector::Collector;
+
 use crate::postgres_server::Server;
 use crate::process::{Home, PATIENCE, eventually};
 use crate::tools::mcp_server;

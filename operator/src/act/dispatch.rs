@@ -12,6 +12,7 @@ use lifecycle::signature::SigningKey;
 use lifecycle::wire::{Command, Status};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
+use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
 use crate::act::{backoff, exec};
@@ -19,6 +20,7 @@ use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
 use crate::plan::{Call, Deed, Order, Signer};
 use crate::telemetry::Telemetry;
+use crate::trace;
 
 /// A pod answers a command from memory and one fsync; more means that it hangs.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -161,8 +163,8 @@ impl Dispatcher {
     }
 
     /// Starts a call unless the one under way serves as well: a hook ends a status request, a command both, and a
-    /// higher epoch a lower one.
-    pub fn submit(&self, owner: &Owner, order: Order) {
+    /// higher epoch a lower one. The span tells of the call, and of its wait for its turn.
+    pub fn submit(&self, owner: &Owner, order: Order, span: Span) {
         let rank = match &order.call {
             Call::Command { body, .. } => Rank::Command(body.epoch),
             Call::Hook { turn, .. } => Rank::Hook(turn.epoch),
@@ -180,7 +182,8 @@ impl Dispatcher {
         let inner = Arc::clone(&self.inner);
         let (of, owner) = (owner.clone(), owner.clone());
         let planned = Instant::now();
-        let task = tokio::spawn(async move { inner.run(of, order, id, planned).await }).abort_handle();
+        let call = async move { inner.run(of, order, id, planned).await };
+        let task = tokio::spawn(call.instrument(span)).abort_handle();
         state.occupy(pod, Slot { owner, id, rank, task });
     }
 }
@@ -207,16 +210,16 @@ impl Inner {
                 if outcome.is_ok() {
                     self.telemetry.pushed(planned.elapsed());
                 }
-                self.record(order, id, verb.as_str(), begun, outcome);
+                self.record(order, id, begun, outcome);
             }
             Call::Hook { turn, deed, key, timeout } => {
                 let outcome = self.hook(owner, order, deed, key, *timeout).await;
-                self.note(order, turn.hook.as_str(), begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
+                self.note(order, begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
                 self.record_hook(order, id, *turn, outcome.err().map(|(_, why)| why));
             }
             Call::Ask { after } => {
                 let outcome = self.ask(order, after.as_ref()).await;
-                self.record(order, id, "status", begun, outcome);
+                self.record(order, id, begun, outcome);
             }
         }
     }
@@ -247,9 +250,10 @@ impl Inner {
         }
     }
 
-    fn note(&self, order: &Order, call: &'static str, begun: Instant, error: Option<(&'static str, &String)>) {
-        self.telemetry.called(call, error.map_or("ok", |(label, _)| label), begun.elapsed());
-        if let Some((_, error)) = error {
+    fn note(&self, order: &Order, begun: Instant, error: Option<(&'static str, &String)>) {
+        self.telemetry.called(order.call.name(), error.map_or("ok", |(label, _)| label), begun.elapsed());
+        if let Some((label, error)) = error {
+            trace::failed(label);
             tracing::debug!(pod = %order.name, %error, "a call to a pod failed");
         }
     }
@@ -310,9 +314,9 @@ impl Inner {
         }
     }
 
-    fn record(&self, order: &Order, id: u64, call: &'static str, begun: Instant, outcome: Result<Status, Error>) {
+    fn record(&self, order: &Order, id: u64, begun: Instant, outcome: Result<Status, Error>) {
         let failure = outcome.as_ref().err().map(|error| (error.label(), error.to_string()));
-        self.note(order, call, begun, failure.as_ref().map(|(label, why)| (*label, why)));
+        self.note(order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
         if !state.is_current(&order.pod, id) {

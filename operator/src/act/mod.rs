@@ -17,11 +17,13 @@ use kube::core::Request;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::{Instrument as _, Span};
 
 use self::events::Announcer;
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::{Barrier, BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
 use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale, selector};
+use crate::trace;
 
 /// The field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "agentruntime-operator";
@@ -132,7 +134,8 @@ impl Actor {
     pub async fn carry_out(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
         let namespace = seen.runtime.namespace().unwrap_or_default();
         if let Some(boot) = &plan.boot {
-            self.write_boot(&namespace, boot, memory).await?;
+            let span = memory.transition.request("write boot file");
+            traced(span, self.write_boot(&namespace, boot, memory)).await?;
         }
         for child in &plan.apply {
             self.apply(&namespace, seen, child, memory).await?;
@@ -188,8 +191,9 @@ impl Actor {
         let runtime = seen.runtime.as_ref();
         let name = runtime.name_any();
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        let patch = whole_status(runtime, status)?;
-        let mut written = within("the status", api.patch_status(&name, &params(), &patch)).await?;
+        let (params, patch) = (params(), whole_status(runtime, status)?);
+        let written = within("the status", api.patch_status(&name, &params, &patch));
+        let mut written = traced(memory.transition.request("write status"), written).await?;
         written.metadata.managed_fields = None;
         memory.wrote_status(runtime.resource_version(), Arc::new(written));
         for announcement in &plan.events {
@@ -268,6 +272,15 @@ impl Actor {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A step of a transition, whose failure is part of its span.
+///
+/// # Errors
+/// As the step.
+pub async fn traced<T>(span: Span, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let step = async { step.await.inspect_err(|error| trace::failed(error.label())) };
+    step.instrument(span).await
 }
 
 /// Who writes, for patches that are not applied.

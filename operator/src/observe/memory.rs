@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 
 use super::{Barrier, BootConfigMap, ChildFacts, ChildKey, Refusal};
+use crate::trace::Transition;
 
 /// One object's recent writes.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct Memory {
     pub measured: Option<i64>,
     /// What the API server refused.
     pub refusal: Option<Refusal>,
+    /// For the trace of the epoch in force.
+    pub transition: Transition,
     /// When the object was last reconciled.
     pub visited: Option<std::time::Instant>,
     /// Reconciles that failed in a row.

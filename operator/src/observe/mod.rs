@@ -229,6 +229,14 @@ pub struct Contact {
     pub hook: Option<HookOutcome>,
 }
 
+#[cfg(test)]
+impl Contact {
+    /// What a test has heard, to be changed.
+    pub(crate) fn heard(&mut self) -> &mut Heard {
+        self.answer.as_mut().map(Arc::make_mut).unwrap()
+    }
+}
+
 /// An answer, with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard {

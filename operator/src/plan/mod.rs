@@ -175,6 +175,18 @@ pub enum Call {
     },
 }
 
+impl Call {
+    /// A short stable word, for metrics and traces.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Command { verb, .. } => verb.as_str(),
+            Self::Hook { turn, .. } => turn.hook.as_str(),
+            Self::Ask { .. } => "status",
+        }
+    }
+}
+
 /// What a hook does in a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {

@@ -453,7 +453,7 @@ fn a_pod_without_its_database_is_stalled_with_the_field_once_it_had_time_whateve
         world.ask(desired);
         world.settle(20);
         let starts = |world: &mut World| {
-            let heard = world.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap();
+            let heard = world.contacts.get_mut("pod-1").unwrap().heard();
             heard.status.state = State::Starting;
             heard.status.health.storage = lifecycle::wire::HealthLevel::Unhealthy;
             heard.status.message = Some("HIVE_STORE_URL_FILE /etc/hive/store/url: No such file".to_owned());
@@ -480,7 +480,7 @@ fn what_pods_count_in_a_store_they_share_is_not_added_up() {
         let mut world = World::new(DesiredState::Paused, 2);
         world.settle(20);
         for (uid, queued) in [("pod-1", 3), ("pod-2", 4)] {
-            let status = &mut world.contacts.get_mut(uid).unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status;
+            let status = &mut world.contacts.get_mut(uid).unwrap().heard().status;
             (status.queued, status.waiting_for_input, status.counter_scope) = (queued, queued, scope);
         }
         world.step();
@@ -600,7 +600,7 @@ fn a_pod_that_holds_itself_is_stalled_and_does_not_serve() {
         let mut world = World::new(DesiredState::Running, 1);
         world.settle(20);
         world.pods[0].state = State::Paused;
-        let status = &mut world.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status;
+        let status = &mut world.contacts.get_mut("pod-1").unwrap().heard().status;
         (status.state, status.holds) = (State::Paused, vec![hold.to_owned()]);
         let commands = world.step().orders.iter().filter(|o| matches!(o.call, Call::Command { .. })).count();
         assert_eq!(commands, 0, "it is not fought");
@@ -737,7 +737,7 @@ fn new_keys_are_published_without_a_new_epoch_and_sign_only_for_pods_that_hold_t
     // One pod has read the new file, the other still has the old one mounted.
     let held = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
     let answer = |world: &mut World, pod: &str, keys: Vec<String>| {
-        world.contacts.get_mut(pod).unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status.keys = keys;
+        world.contacts.get_mut(pod).unwrap().heard().status.keys = keys;
     };
     answer(&mut world, "pod-1", held(&["key-2", "key-1"]));
     answer(&mut world, "pod-2", held(&["key-1"]));
@@ -887,7 +887,7 @@ fn a_pod_on_its_way_out_may_stop_answering() {
     let state = |seen: &Observed| plan(seen, &settings(), world.now).status.map(|status| status.pods[0].state);
     assert_eq!(state(&seen), Some(RuntimeState::Stopping));
     // One that had not acknowledged is unknown, on its way out or not.
-    seen.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap().status.epoch = 0;
+    seen.contacts.get_mut("pod-1").unwrap().heard().status.epoch = 0;
     assert_eq!(state(&seen), Some(RuntimeState::Unknown));
 }
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +21,8 @@ pub(crate) struct Operator {
     log: PathBuf,
     /// By how much its clock is wrong, for the library that it asks for the time.
     clock: PathBuf,
+    /// Who takes its spans.
+    collector: OnceLock<String>,
     pid: AtomicI32,
     wanted: watch::Sender<bool>,
     alive: watch::Sender<bool>,
@@ -40,6 +43,7 @@ impl Operator {
         std::fs::write(&clock, "+0").unwrap();
         Self {
             clock,
+            collector: OnceLock::new(),
             program: program(),
             namespace: namespace.to_owned(),
             kubeconfig,
@@ -70,6 +74,10 @@ impl Operator {
                 .env("API_SILENCE_SECONDS", "3")
                 .env("ALLOW_LOOPBACK_PODS", "true")
                 .envs(wrong_clock(&self.clock))
+                .envs(self.collector.get().map(|url| ("OTEL_EXPORTER_OTLP_ENDPOINT", url)))
+                .env("OTEL_BSP_SCHEDULE_DELAY", "20")
+                // A build that counts which lines run says there what ran.
+                .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
                 .env("OPERATOR_LOG", std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,operator=debug".to_owned()))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -92,6 +100,11 @@ impl Operator {
                 tokio::time::sleep(RESTART).await;
             }
         }
+    }
+
+    /// Its next process hands its spans to a collector.
+    pub(crate) fn export_to(&self, collector: &str) {
+        let _ = self.collector.set(collector.to_owned());
     }
 
     pub(crate) fn start(&self) {

@@ -20,18 +20,23 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::TARGET;
-
 /// How long a collector has for a batch where nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer of a collector that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// The name under which collectors find this service, where nothing else is said.
-const SERVICE: &str = "agent-runtime";
+
+/// A program whose spans are exported.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// The name under which collectors find it, where nothing else is said.
+    pub name: &'static str,
+    /// Spans of this target are for collectors alone; log lines name the span around them.
+    pub target: &'static str,
+}
 
 /// What the environment says about traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+struct Settings {
     timeout: Duration,
 }
 
@@ -39,10 +44,8 @@ impl Settings {
     /// Traces are on when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set,
     /// unless `OTEL_SDK_DISABLED` is true or `OTEL_TRACES_EXPORTER` is none. The rest of the standard
     /// variables is read where it is used.
-    ///
-    /// # Errors
-    /// A variable asks for what there is not; then there are no traces, and the agent runs all the same.
-    pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
+    /// An error names the variable that asks for what there is not.
+    fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, String> {
         let get = |name: &str| get(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
         let of_traces = |name: &str| {
             [format!("OTEL_EXPORTER_OTLP_TRACES_{name}"), format!("OTEL_EXPORTER_OTLP_{name}")]
@@ -78,15 +81,13 @@ impl Settings {
 /// Finished spans on their way to a collector.
 #[derive(Clone, Debug)]
 pub struct Export {
+    service: Service,
     provider: SdkTracerProvider,
 }
 
 impl Export {
-    /// Begins to export; has to be called inside of the runtime that serves.
-    ///
-    /// # Errors
-    /// A variable is not what it should be.
-    pub fn begin(settings: &Settings) -> Result<Self, String> {
+    /// Begins to export; an error is a variable that is not what it should be.
+    fn begin(service: Service, settings: &Settings) -> Result<Self, String> {
         let client = Client::new(settings.timeout)?;
         let exporter = SpanExporter::builder()
             .with_http()
@@ -99,26 +100,45 @@ impl Export {
         let named = std::env::var("OTEL_SERVICE_NAME").is_ok_and(|name| !name.is_empty())
             || std::env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|all| all.contains("service.name="));
         if !named {
-            resource = resource.with_service_name(SERVICE);
+            resource = resource.with_service_name(service.name);
         }
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
         let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
-        Ok(Self { provider })
+        Ok(Self { service, provider })
     }
 
-    /// Hands over what is finished, and gives up after `patience`. Blocks.
-    pub fn end(&self, patience: Duration) {
-        if let Err(error) = self.provider.shutdown_with_timeout(patience) {
+    /// Hands over what is finished, and gives up after `patience`.
+    pub async fn finish(self, patience: Duration) {
+        // The crate of traces blocks.
+        let ended = tokio::task::spawn_blocking(move || self.provider.shutdown_with_timeout(patience)).await;
+        if let Ok(Err(error)) = ended {
             tracing::warn!(%error, "the last traces were not delivered");
         }
     }
 }
 
+/// Begins to write log lines by this filter, and to export spans if the environment names a collector; has to be called
+/// inside of the runtime that serves. What is wrong with the environment is a log line: there are no traces then, and the
+/// program runs all the same.
+#[must_use]
+pub fn begin(service: Service, log: &str) -> Option<Export> {
+    let settings = Settings::from_env(|name| std::env::var(name).ok());
+    let export = settings.and_then(|settings| settings.map(|settings| Export::begin(service, &settings)).transpose());
+    let subscriber = subscriber(log, service, export.as_ref().ok().and_then(Option::as_ref));
+    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
+        eprintln!("cannot write log lines: {error}");
+    }
+    export.unwrap_or_else(|reason| {
+        tracing::error!(reason, "there are no traces");
+        None
+    })
+}
+
 /// Takes log lines and, with an export, spans. Log lines are as they were without one.
-pub fn subscriber(log: &str, export: Option<&Export>) -> impl Subscriber + Send + Sync + use<> {
+fn subscriber(log: &str, service: Service, export: Option<&Export>) -> impl Subscriber + Send + Sync + use<> {
     use tracing_subscriber::filter::FilterExt as _;
     use tracing_subscriber::layer::SubscriberExt as _;
-    let is_trace = |metadata: &tracing::Metadata<'_>| metadata.target() == TARGET;
+    let is_trace = move |metadata: &tracing::Metadata<'_>| metadata.target() == service.target;
     let lines = tracing_subscriber::fmt::layer().json().with_span_list(false).with_writer(std::io::stderr);
     let lines = lines.with_filter(EnvFilter::new(log).and(filter_fn(move |metadata| !is_trace(metadata))));
     let spans = export.map(|export| spans(export).with_filter(filter_fn(is_trace)));
@@ -127,7 +147,7 @@ pub fn subscriber(log: &str, export: Option<&Export>) -> impl Subscriber + Send 
 
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(export: &Export) -> impl Layer<S> + use<S> {
     tracing_opentelemetry::layer()
-        .with_tracer(export.provider.tracer(SERVICE))
+        .with_tracer(export.provider.tracer(export.service.name))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
@@ -148,7 +168,7 @@ struct Client {
 impl Client {
     fn new(timeout: Duration) -> Result<Self, String> {
         let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(crate::tls::client()?)
+            .tls_backend_preconfigured(crate::trust::client()?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()

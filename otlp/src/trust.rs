@@ -11,7 +11,7 @@ use rustls::{ClientConfig, RootCertStore};
 ///
 /// # Errors
 /// The settings of TLS are refused.
-pub(crate) fn client() -> Result<ClientConfig, String> {
+pub fn client() -> Result<ClientConfig, String> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = std::env::var_os("SSL_CERT_FILE") {
         let read = CertificateDer::pem_file_iter(&file);
