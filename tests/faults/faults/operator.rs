@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,8 +21,10 @@ pub(crate) struct Operator {
     log: PathBuf,
     /// By how much its clock is wrong, for the library that it asks for the time.
     clock: PathBuf,
-    /// Who takes its spans.
-    collector: OnceLock<String>,
+    /// Further settings of its next process.
+    settings: Mutex<Vec<(&'static str, String)>>,
+    /// What ends it when it is not wanted any more: not at once as a crash, but as the kubelet does.
+    gently: AtomicBool,
     pid: AtomicI32,
     wanted: watch::Sender<bool>,
     alive: watch::Sender<bool>,
@@ -43,7 +45,8 @@ impl Operator {
         std::fs::write(&clock, "+0").unwrap();
         Self {
             clock,
-            collector: OnceLock::new(),
+            settings: Mutex::default(),
+            gently: AtomicBool::new(false),
             program: program(),
             namespace: namespace.to_owned(),
             kubeconfig,
@@ -74,10 +77,9 @@ impl Operator {
                 .env("API_SILENCE_SECONDS", "3")
                 .env("ALLOW_LOOPBACK_PODS", "true")
                 .envs(wrong_clock(&self.clock))
-                .envs(self.collector.get().map(|url| ("OTEL_EXPORTER_OTLP_ENDPOINT", url)))
-                .env("OTEL_BSP_SCHEDULE_DELAY", "20")
                 // A build that counts which lines run says there what ran.
                 .envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)))
+                .envs(self.settings.lock().unwrap().clone())
                 .env("OPERATOR_LOG", std::env::var("OPERATOR_LOG").unwrap_or_else(|_| "info,operator=debug".to_owned()))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -91,7 +93,11 @@ impl Operator {
                 _ = child.wait() => false,
                 wanted = wanted.wait_for(|wanted| !*wanted) => wanted.is_ok(),
             };
-            if unwanted {
+            if unwanted && self.gently.load(Ordering::SeqCst) {
+                self.signal(Signal::TERM);
+                let ended = child.wait().await.unwrap();
+                assert!(ended.success(), "{ended}: {}", self.log());
+            } else if unwanted {
                 let _ = child.kill().await;
             }
             forget_clock(self.pid.swap(0, Ordering::SeqCst));
@@ -102,9 +108,24 @@ impl Operator {
         }
     }
 
-    /// Its next process hands its spans to a collector.
-    pub(crate) fn export_to(&self, collector: &str) {
-        let _ = self.collector.set(collector.to_owned());
+    /// Its next process has this setting.
+    pub(crate) fn set(&self, name: &'static str, value: &str) {
+        self.settings.lock().unwrap().push((name, value.to_owned()));
+    }
+
+    /// Ends it as the kubelet does, and waits until it has ended.
+    pub(crate) async fn finish(&self) {
+        self.gently.store(true, Ordering::SeqCst);
+        self.wanted.send_replace(false);
+        let _ = self.alive.subscribe().wait_for(|alive| !*alive).await;
+    }
+
+    /// What another of its commands gives: whether it succeeded, and what it says.
+    pub(crate) async fn ask(&self, command: &str) -> (bool, String) {
+        let mut program = Command::new(&self.program);
+        program.env_clear().envs(self.settings.lock().unwrap().clone());
+        let output = program.arg(command).output().await.unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     pub(crate) fn start(&self) {
