@@ -8,16 +8,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
 
 use crate::workspace;
 
 /// What is measured.
-const CRATES: [&str; 5] = ["agent-runtime", "cli", "crds", "lifecycle", "operator"];
+const CRATES: [&str; 6] = ["agent-runtime", "cli", "crds", "lifecycle", "operator", "otlp"];
 
 /// The smallest share of a crate's lines that is let through, in percent.
-const LEAST: f64 = 90.0;
+pub(crate) const LEAST: f64 = 90.0;
 
 /// What cargo calls in the place of rustc, for crates of the workspace alone. Counters lie where the file is mapped, so
 /// that they outlive a kill. Not dash: it forgets variables with a hyphen, and cargo names binaries by such.
@@ -61,11 +61,9 @@ impl Coverage {
         command.env("LLVM_PROFILE_FILE", self.folder.join("counts/%m%c.profraw"));
     }
 
-    /// Adds up, prints a line for each crate, and leaves `lcov.info` for editors.
-    ///
-    /// # Errors
-    /// A crate has fewer lines covered than are let through; the files that miss most are named.
-    pub(crate) fn report(&self) -> anyhow::Result<()> {
+    /// Adds up, prints a line for each crate, and leaves `lcov.info` for editors. Gives the crates of which fewer lines
+    /// have run than are let through, and names the files that miss most.
+    pub(crate) fn report(&self) -> anyhow::Result<Vec<&'static str>> {
         let merged = self.folder.join("all.profdata");
         let mut merge = Command::new(self.tools.join("llvm-profdata"));
         merge.args(["merge", "--sparse", "--failure-mode=all", "-o"]).arg(&merged);
@@ -80,11 +78,7 @@ impl Coverage {
         fs::write(self.folder.join("lcov.info"), &lcov)?;
         let files = read(&lcov).into_iter().filter(|(path, _)| !is_test(path)).map(without_tests);
         let files: BTreeMap<PathBuf, Lines> = files.collect::<anyhow::Result<_>>()?;
-        let poor: Vec<&str> = CRATES.into_iter().filter(|name| tell(name, &files) < LEAST).collect();
-        if !poor.is_empty() {
-            bail!("less than {LEAST} % of the lines of {} are covered", poor.join(", "));
-        }
-        Ok(())
+        Ok(CRATES.into_iter().filter(|name| tell(name, &files) < LEAST).collect())
     }
 
     /// All programs that may have counted: they know which counter is which line.

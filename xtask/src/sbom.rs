@@ -154,7 +154,7 @@ mod tests {
         let sums = sums(&fs::read_to_string(workspace::root().join("Cargo.lock")).unwrap());
         let bom = bom(&metadata().unwrap(), &sums, "operator", "agentruntime-operator").unwrap();
         let names: Vec<&str> = array(&bom, "components").map(|component| text(component, "name")).collect();
-        for linked in ["kube", "tokio", "rustls", "lifecycle", "crds"] {
+        for linked in ["kube", "tokio", "rustls", "lifecycle", "crds", "otlp"] {
             assert!(names.contains(&linked), "{linked}");
         }
         for test in ["proptest", "insta", "stateright", "operator"] {
@@ -163,7 +163,7 @@ mod tests {
         for component in array(&bom, "components") {
             let licence = component.pointer("/licenses/0/expression").and_then(Value::as_str).unwrap();
             assert!(!licence.is_empty() && !licence.contains('/'), "{component}");
-            let own = ["lifecycle", "crds"].contains(&text(component, "name"));
+            let own = ["lifecycle", "crds", "otlp"].contains(&text(component, "name"));
             assert_eq!(component.get("hashes").is_none(), own, "{component}");
         }
         let known: BTreeSet<&str> = array(&bom, "components").map(|component| text(component, "bom-ref")).collect();
