@@ -15,8 +15,8 @@ use serde_json::json;
 
 use super::field::Field;
 use super::observer::Observer;
+use super::plan::APART;
 use super::pods;
-use super::transitions::APART;
 use crate::figures;
 
 /// Calls to pods under way at once; as many as our operator has by default.

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// The time between two pauses. The API server brings its cache of pods up to date for a LIST at once, but only every
+/// 100 ms: pauses in a row would measure that rhythm.
+pub(crate) const APART: Duration = Duration::from_millis(120);
+
 /// Sizes of one round; every figure is taken `runs` times unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {

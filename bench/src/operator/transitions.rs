@@ -9,16 +9,13 @@ use super::contender::{Arena, Contender, Process};
 use super::field::Field;
 use super::null::NullOperator;
 use super::observer::Observer;
-use super::plan::Plan;
+use super::plan::{APART, Plan};
 use super::table::{Row, Samples, Target};
 use super::{Fields, LATE};
 use crate::figures::{self, Runs};
 
 /// An operator that has not come so far by then never will.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-/// The time between two pauses. The API server brings its cache of pods up to date for a LIST at once, but only every
-/// 100 ms: pauses in a row would measure that rhythm.
-pub(crate) const APART: Duration = Duration::from_millis(120);
 /// Pauses before the first that counts.
 const WARM_UP: usize = 3;
 /// The share of the limit within which a pause is acknowledged.

@@ -12,7 +12,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::watch;
 
-use super::past::{self, Past};
+use super::past::{self, Id, Past, Transition};
 use crate::kubernetes::{Kubernetes, identity};
 use crate::show;
 
@@ -20,20 +20,6 @@ use crate::show;
 const KEPT: usize = 300;
 /// How often it is looked whether the operator is there.
 const LOOK: Duration = Duration::from_secs(15);
-
-/// Namespace and name.
-pub(super) type Id = (String, String);
-
-/// A change of what a runtime does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Transition {
-    pub(super) at: Timestamp,
-    pub(super) state: String,
-    pub(super) source: String,
-    pub(super) reason: String,
-    /// A sentence.
-    pub(super) says: String,
-}
 
 /// How much there was to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

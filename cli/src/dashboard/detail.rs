@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use askama::Template;
 
-use super::board::{Board, Id, Sample, Seen, Transition};
+use super::board::{Board, Sample, Seen};
+use super::past::{Id, Transition};
 use super::rows::{Row, Tone};
 use crate::verb::Verb;
 use crate::{explain, show, verb};

@@ -12,9 +12,9 @@ use futures::{Stream, StreamExt as _};
 use serde::Serialize;
 
 use super::App;
-use super::board::Id;
 use super::detail::Detail;
 use super::page::troubles;
+use super::past::Id;
 use super::rows::{Filter, Told};
 use crate::logs;
 

@@ -1,4 +1,5 @@
-//! What happened to runtimes before the page was opened, as the cluster's Events say; they are kept for about an hour.
+//! How runtimes changed, and what happened to them before the page was opened, as the cluster's Events say; those are
+//! kept for about an hour.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +8,22 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::runtime::watcher;
 
-use super::board::{Id, Transition};
-
 /// The Events that are looked at.
 pub(super) const OF_RUNTIMES: &str = "involvedObject.kind=AgentRuntime";
+
+/// Namespace and name.
+pub(super) type Id = (String, String);
+
+/// A change of what a runtime does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Transition {
+    pub(super) at: Timestamp,
+    pub(super) state: String,
+    pub(super) source: String,
+    pub(super) reason: String,
+    /// A sentence.
+    pub(super) says: String,
+}
 
 /// One Event: what it says, when first, and when last if it came again.
 #[derive(Clone, Debug, PartialEq, Eq)]
