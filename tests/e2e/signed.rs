@@ -49,16 +49,20 @@ fn a_strangers_pause_is_refused_and_the_operators_obeyed() {
 fn keys_are_rotated_while_paused_without_a_new_epoch() {
     let space = Space::alone("rotation");
     space.start(&runtime("demo", 1, &json!({ "desiredState": "paused" })));
-    let (before, pod) = (space.get("agentruntime", "demo"), space.pod("demo"));
-    let old = keys(&pod);
-    assert_eq!(old.as_array().map(Vec::len), Some(1), "{old}");
-    kubectl(&["-n", SYSTEM, "annotate", "secret", SECRET, "agents.hive.dev/rotate-keys=now"]);
+    let pod = space.pod("demo");
     // The kubelet brings a new file within its sync period, or when the pod changes.
     let sync = || {
         let now = format!("synced={:?}", std::time::Instant::now());
         let synced = now.replace(|c: char| !c.is_ascii_alphanumeric() && c != '=', "");
         space.kubectl(&["annotate", "--overwrite", "pod", pod["metadata"]["name"].as_str().unwrap(), &synced]);
     };
+    let one = || {
+        sync();
+        keys(&pod).as_array().is_some_and(|now| now.len() == 1)
+    };
+    eventually("a rotation of an earlier test has ended", one, || keys(&pod).to_string());
+    let (before, old) = (space.get("agentruntime", "demo"), keys(&pod));
+    kubectl(&["-n", SYSTEM, "annotate", "secret", SECRET, "agents.hive.dev/rotate-keys=now"]);
     let held = |count: usize| {
         sync();
         keys(&pod).as_array().is_some_and(|now| now.len() == count && now[0] != old[0])
