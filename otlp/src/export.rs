@@ -81,7 +81,6 @@ impl Settings {
 /// Finished spans on their way to a collector.
 #[derive(Clone, Debug)]
 pub struct Export {
-    service: Service,
     provider: SdkTracerProvider,
 }
 
@@ -104,7 +103,7 @@ impl Export {
         }
         let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
         let provider = SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build();
-        Ok(Self { service, provider })
+        Ok(Self { provider })
     }
 
     /// Hands over what is finished, and gives up after `patience`.
@@ -141,13 +140,13 @@ fn subscriber(log: &str, service: Service, export: Option<&Export>) -> impl Subs
     let is_trace = move |metadata: &tracing::Metadata<'_>| metadata.target() == service.target;
     let lines = tracing_subscriber::fmt::layer().json().with_span_list(false).with_writer(std::io::stderr);
     let lines = lines.with_filter(EnvFilter::new(log).and(filter_fn(move |metadata| !is_trace(metadata))));
-    let spans = export.map(|export| spans(export).with_filter(filter_fn(is_trace)));
+    let spans = export.map(|export| spans(service, export).with_filter(filter_fn(is_trace)));
     tracing_subscriber::registry().with(lines).with(spans)
 }
 
-fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(export: &Export) -> impl Layer<S> + use<S> {
+fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(service: Service, export: &Export) -> impl Layer<S> + use<S> {
     tracing_opentelemetry::layer()
-        .with_tracer(export.provider.tracer(export.service.name))
+        .with_tracer(export.provider.tracer(service.name))
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lifecycle::State;
+use otlp::collector::Collector;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::graph::until;
 use crate::llm_server::{LlmServer, Reply};
-use otlp::collector::Collector;
-
 use crate::postgres_server::Server;
 use crate::process::{Home, PATIENCE, eventually};
 use crate::tools::mcp_server;
