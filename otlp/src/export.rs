@@ -15,7 +15,7 @@ use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttp
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
-use tracing::Subscriber;
+use tracing::{Dispatch, Metadata, Subscriber};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -124,7 +124,7 @@ pub fn begin(service: Service, log: &str) -> Option<Export> {
     let settings = Settings::from_env(|name| std::env::var(name).ok());
     let export = settings.and_then(|settings| settings.map(|settings| Export::begin(service, &settings)).transpose());
     let subscriber = subscriber(log, service, export.as_ref().ok().and_then(Option::as_ref));
-    if let Err(error) = tracing::subscriber::set_global_default(subscriber) {
+    if let Err(error) = tracing::dispatcher::set_global_default(subscriber) {
         eprintln!("cannot write log lines: {error}");
     }
     export.unwrap_or_else(|reason| {
@@ -134,14 +134,24 @@ pub fn begin(service: Service, log: &str) -> Option<Export> {
 }
 
 /// Takes log lines and, with an export, spans. Log lines are as they were without one.
-fn subscriber(log: &str, service: Service, export: Option<&Export>) -> impl Subscriber + Send + Sync + use<> {
+fn subscriber(log: &str, service: Service, export: Option<&Export>) -> Dispatch {
     use tracing_subscriber::filter::FilterExt as _;
     use tracing_subscriber::layer::SubscriberExt as _;
-    let is_trace = move |metadata: &tracing::Metadata<'_>| metadata.target() == service.target;
+    let is_trace = move |metadata: &Metadata<'_>| metadata.target() == service.target;
+    let is_line = filter_fn(move |metadata| !is_trace(metadata));
     let lines = tracing_subscriber::fmt::layer().json().with_span_list(false).with_writer(std::io::stderr);
-    let lines = lines.with_filter(EnvFilter::new(log).and(filter_fn(move |metadata| !is_trace(metadata))));
-    let spans = export.map(|export| spans(service, export).with_filter(filter_fn(is_trace)));
-    tracing_subscriber::registry().with(lines).with(spans)
+    let filter = EnvFilter::new(log);
+    match export {
+        Some(export) => {
+            let spans = spans(service, export).with_filter(filter_fn(is_trace));
+            let lines = lines.with_filter(filter.and(is_line));
+            tracing_subscriber::registry().with(lines).with(spans).into()
+        }
+        // Not a filter of the layer's own, beside an absent layer: tracing-subscriber 0.3 then asks it for each trace that
+        // nobody takes, answers yes whatever it says (`FilterMap::any_enabled`), and has its no held against the next span
+        // of the thread, which log lines do not name any more.
+        None => tracing_subscriber::registry().with(lines).with(filter).with(is_line).into(),
+    }
 }
 
 fn spans<S: Subscriber + for<'a> LookupSpan<'a>>(service: Service, export: &Export) -> impl Layer<S> + use<S> {
@@ -226,6 +236,12 @@ async fn exchange(http: &reqwest::Client, request: Request<Bytes>) -> Result<Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing_subscriber::Registry;
+    use tracing_subscriber::fmt::FormattedFields;
+    use tracing_subscriber::fmt::format::JsonFields;
+
+    /// What the layer of lines keeps with each span that it is to name.
+    type JsonLine = FormattedFields<JsonFields>;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Option<Settings>, String> {
         Settings::from_env(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
@@ -242,6 +258,33 @@ mod tests {
         let short = Settings { timeout: Duration::from_millis(200) };
         let times = [("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"), ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "200")];
         assert_eq!(read(&[on, times[0], times[1]]), Ok(Some(short)));
+    }
+
+    /// What the layer of lines makes of a span that is made after a library has asked whether it would be heard.
+    #[tokio::test]
+    async fn a_question_that_is_answered_with_no_hides_no_span() {
+        let service = Service { name: "test", target: "traces" };
+        let export = Export::begin(service, &Settings { timeout: TIMEOUT }).unwrap();
+        for export in [None, Some(&export)] {
+            tracing::dispatcher::with_default(&subscriber("info", service, export), || {
+                for _ in 0..2 {
+                    assert!(!tracing::enabled!(target: "sqlx::query", tracing::Level::DEBUG));
+                    assert_eq!(tracing::enabled!(target: "traces", tracing::Level::INFO), export.is_some());
+                    let span = tracing::info_span!("execution", id = 1);
+                    let lines = span.with_subscriber(|(id, dispatch)| {
+                        dispatch
+                            .downcast_ref::<Registry>()
+                            .unwrap()
+                            .span(id)
+                            .unwrap()
+                            .extensions()
+                            .get::<JsonLine>()
+                            .is_some()
+                    });
+                    assert_eq!(lines, Some(true), "{export:?}");
+                }
+            });
+        }
     }
 
     #[test]

@@ -252,7 +252,11 @@ async fn log_lines_name_their_execution_whether_there_are_traces_or_not() {
                 break line;
             }
         };
-        assert_eq!((&line["span"]["name"], &line["span"]["execution"]), (&"execution".into(), &begun["execution"]));
+        assert_eq!(
+            (&line["span"]["name"], &line["span"]["execution"]),
+            (&"execution".into(), &begun["execution"]),
+            "{line}"
+        );
         home.wait_for_lines("parents", 1).await;
         // Without traces the sender's own place is handed on.
         let parents = home.lines("parents");
