@@ -16,7 +16,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::runtime::Handle;
 use tracing::{Dispatch, Metadata, Subscriber};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer};
 
@@ -137,14 +137,16 @@ pub fn begin(service: Service, log: &str) -> Option<Export> {
 fn subscriber(log: &str, service: Service, export: Option<&Export>) -> Dispatch {
     use tracing_subscriber::filter::FilterExt as _;
     use tracing_subscriber::layer::SubscriberExt as _;
+    // The hints of levels are what spares the debugging lines of every library the question.
     let is_trace = move |metadata: &Metadata<'_>| metadata.target() == service.target;
     let is_line = filter_fn(move |metadata| !is_trace(metadata));
     let lines = tracing_subscriber::fmt::layer().json().with_span_list(false).with_writer(std::io::stderr);
     let filter = EnvFilter::new(log);
     match export {
         Some(export) => {
-            let spans = spans(service, export).with_filter(filter_fn(is_trace));
-            let lines = lines.with_filter(filter.and(is_line));
+            let is_trace = filter_fn(is_trace).with_max_level_hint(LevelFilter::INFO);
+            let spans = spans(service, export).with_filter(is_trace);
+            let lines = lines.with_filter(filter.and(is_line.with_max_level_hint(LevelFilter::TRACE)));
             tracing_subscriber::registry().with(lines).with(spans).into()
         }
         // Not a filter of the layer's own, beside an absent layer: tracing-subscriber 0.3 then asks it for each trace that
@@ -266,7 +268,9 @@ mod tests {
         let service = Service { name: "test", target: "traces" };
         let export = Export::begin(service, &Settings { timeout: TIMEOUT }).unwrap();
         for export in [None, Some(&export)] {
-            tracing::dispatcher::with_default(&subscriber("info", service, export), || {
+            let subscriber = subscriber("info", service, export);
+            tracing::dispatcher::with_default(&subscriber, || {
+                assert_eq!(LevelFilter::current(), LevelFilter::INFO, "debugging lines are asked for: {export:?}");
                 for _ in 0..2 {
                     assert!(!tracing::enabled!(target: "sqlx::query", tracing::Level::DEBUG));
                     assert_eq!(tracing::enabled!(target: "traces", tracing::Level::INFO), export.is_some());
