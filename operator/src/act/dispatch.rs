@@ -1,7 +1,6 @@
 //! Calls to pods: bounded, one at a time for each pod, with deadline, backoff and jitter. Answers wake the owner.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,10 +10,10 @@ use lifecycle::client::{Client, Error};
 use lifecycle::signature::SigningKey;
 use lifecycle::wire::{Command, Status};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
 use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
+use crate::act::slots::{Rank, Slots};
 use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
@@ -27,9 +26,6 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// The first pause after a failed call; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
-
-/// While other pods of an owner are still called, the answers of this time wake it once: each plan looks at all pods.
-const GATHER: Duration = Duration::from_millis(100);
 
 /// Runs the calls that plans ask for.
 #[derive(Clone)]
@@ -51,66 +47,8 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    slots: HashMap<String, Slot>,
+    slots: Slots,
     contacts: HashMap<String, Contact>,
-    /// Calls under way to the pods of each owner.
-    calls: HashMap<Owner, usize>,
-    /// Owners that are woken within `GATHER`.
-    waking: HashSet<Owner>,
-    next: u64,
-}
-
-/// The one call under way to a pod.
-struct Slot {
-    owner: Owner,
-    id: u64,
-    rank: Rank,
-    task: AbortHandle,
-}
-
-/// What a call is, in the order in which one takes another's place; with its epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Ask,
-    Hook(i64),
-    Command(Option<i64>),
-}
-
-impl State {
-    /// Ends the call; false if it was replaced or forgotten meanwhile, and a later one speaks for the pod.
-    fn is_current(&mut self, pod: &str, id: u64) -> bool {
-        let current = self.slots.get(pod).is_some_and(|slot| slot.id == id);
-        if current {
-            self.vacate(pod);
-        }
-        current
-    }
-
-    fn occupy(&mut self, pod: String, slot: Slot) {
-        self.vacate(&pod);
-        *self.calls.entry(slot.owner.clone()).or_default() += 1;
-        self.slots.insert(pod, slot);
-    }
-
-    fn vacate(&mut self, pod: &str) -> Option<Slot> {
-        let slot = self.slots.remove(pod)?;
-        if let Entry::Occupied(mut calls) = self.calls.entry(slot.owner.clone()) {
-            *calls.get_mut() -= 1;
-            if *calls.get() == 0 {
-                calls.remove();
-            }
-        }
-        Some(slot)
-    }
-
-    /// When an owner is woken by an answer; none if another answer sees to it.
-    fn wake(&mut self, owner: &Owner) -> Option<Duration> {
-        if self.calls.contains_key(owner) {
-            return self.waking.insert(owner.clone()).then_some(GATHER);
-        }
-        self.waking.remove(owner);
-        Some(Duration::ZERO)
-    }
 }
 
 impl Dispatcher {
@@ -157,9 +95,7 @@ impl Dispatcher {
     pub fn forget(&self, uid: &str) {
         let mut state = self.inner.lock();
         state.contacts.remove(uid);
-        if let Some(slot) = state.vacate(uid) {
-            slot.task.abort();
-        }
+        state.slots.end(uid);
     }
 
     /// Starts a call unless the one under way serves as well: a hook ends a status request, a command both, and a
@@ -170,21 +106,13 @@ impl Dispatcher {
             Call::Hook { turn, .. } => Rank::Hook(turn.epoch),
             Call::Ask { .. } => Rank::Ask,
         };
-        let mut state = self.inner.lock();
-        match state.slots.get(&order.pod) {
-            Some(slot) if rank <= slot.rank => return,
-            Some(slot) => slot.task.abort(),
-            None => {}
-        }
-        state.next += 1;
-        let id = state.next;
-        let pod = order.pod.clone();
-        let inner = Arc::clone(&self.inner);
-        let (of, owner) = (owner.clone(), owner.clone());
+        let (inner, of) = (Arc::clone(&self.inner), owner.clone());
         let planned = Instant::now();
-        let call = async move { inner.run(of, order, id, planned).await };
-        let task = tokio::spawn(call.instrument(span)).abort_handle();
-        state.occupy(pod, Slot { owner, id, rank, task });
+        let pod = order.pod.clone();
+        self.inner.lock().slots.begin(&pod, owner, rank, |id| {
+            let call = async move { inner.run(of, order, id, planned).await };
+            tokio::spawn(call.instrument(span)).abort_handle()
+        });
     }
 }
 
@@ -197,12 +125,15 @@ impl Inner {
         // The semaphores are never closed.
         let Ok(permit) = limit.acquire().await else { return };
         // Boxed, so that what waits for its turn is small.
-        Box::pin(self.call(&owner, &order, id, planned)).await;
+        let news = Box::pin(self.call(&owner, &order, id, planned)).await;
         drop((permit, order));
-        self.wake(owner).await;
+        if news {
+            self.wake(owner).await;
+        }
     }
 
-    async fn call(&self, owner: &Owner, order: &Order, id: u64, planned: Instant) {
+    /// Says whether the owner's next plan may differ for it.
+    async fn call(&self, owner: &Owner, order: &Order, id: u64, planned: Instant) -> bool {
         let begun = Instant::now();
         match &order.call {
             Call::Command { verb, body } => {
@@ -211,15 +142,18 @@ impl Inner {
                     self.telemetry.pushed(planned.elapsed());
                 }
                 self.record(order, id, begun, outcome);
+                true
             }
             Call::Hook { turn, deed, key, timeout } => {
                 let outcome = self.hook(owner, order, deed, key, *timeout).await;
                 self.note(order, begun, outcome.as_ref().err().map(|(label, why)| (*label, why)));
                 self.record_hook(order, id, *turn, outcome.err().map(|(_, why)| why));
+                true
             }
             Call::Ask { after } => {
                 let outcome = self.ask(order, after.as_ref()).await;
-                self.record(order, id, begun, outcome);
+                // What is followed is asked anew at once, whatever it said.
+                self.record(order, id, begun, outcome) || after.is_some()
             }
         }
     }
@@ -259,10 +193,10 @@ impl Inner {
     }
 
     async fn wake(&self, owner: Owner) {
-        let Some(pause) = self.lock().wake(&owner) else { return };
+        let Some(pause) = self.lock().slots.wake(&owner) else { return };
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
-            if !self.lock().waking.remove(&owner) {
+            if !self.lock().slots.gathered(&owner) {
                 return;
             }
         }
@@ -274,7 +208,7 @@ impl Inner {
 
     fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, error: Option<String>) {
         let mut state = self.lock();
-        if !state.is_current(&order.pod, id) {
+        if !state.slots.ended(&order.pod, id) {
             return;
         }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
@@ -314,13 +248,14 @@ impl Inner {
         }
     }
 
-    fn record(&self, order: &Order, id: u64, begun: Instant, outcome: Result<Status, Error>) {
+    /// False if it says what was known: that nothing but the time of the answer is new.
+    fn record(&self, order: &Order, id: u64, begun: Instant, outcome: Result<Status, Error>) -> bool {
         let failure = outcome.as_ref().err().map(|error| (error.label(), error.to_string()));
         self.note(order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
-        if !state.is_current(&order.pod, id) {
-            return;
+        if !state.slots.ended(&order.pod, id) {
+            return true;
         }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
         match heard(outcome) {
@@ -328,10 +263,12 @@ impl Inner {
                 let forward = contact.answer.as_ref().filter(|a| a.status.boot_id == status.boot_id);
                 if forward.is_some_and(|a| a.status.epoch > status.epoch) {
                     // Answers may overtake each other; an acknowledgement only moves forward.
-                    return;
+                    return true;
                 }
                 let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
+                let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
                 *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
+                !known
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);
@@ -339,6 +276,7 @@ impl Inner {
                 contact.failing_since = contact.failing_since.filter(|since| *since <= now).or(Some(now));
                 contact.error = Some(error.to_string());
                 contact.next_attempt = Some(now + pause(contact.failures));
+                true
             }
         }
     }
@@ -372,42 +310,43 @@ fn pause(failures: u32) -> SignedDuration {
 mod tests {
     use super::*;
 
-    fn owner() -> Owner {
-        Owner { namespace: "agents".to_owned(), name: "demo".to_owned() }
-    }
-
-    fn call(state: &mut State, pod: &str, id: u64, runtime: &tokio::runtime::Runtime) {
-        let task = runtime.spawn(std::future::pending::<()>()).abort_handle();
-        state.occupy(pod.to_owned(), Slot { owner: owner(), id, rank: Rank::Ask, task });
-    }
-
-    #[test]
-    fn answers_of_many_pods_wake_their_owner_together_and_the_last_at_once() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut state = State::default();
-        for (pod, id) in [("a", 1), ("b", 2), ("c", 3)] {
-            call(&mut state, pod, id, &runtime);
-        }
-        assert!(state.is_current("a", 1));
-        assert_eq!(state.wake(&owner()), Some(GATHER), "others may answer meanwhile");
-        assert!(state.is_current("b", 2));
-        assert_eq!(state.wake(&owner()), None, "the first sees to it");
-        assert!(state.is_current("c", 3));
-        assert_eq!(state.wake(&owner()), Some(Duration::ZERO), "nothing more is waited for");
-        assert!(state.waking.is_empty() && state.calls.is_empty(), "and nothing is left behind");
-    }
-
-    #[test]
-    fn a_call_that_is_replaced_or_forgotten_holds_nobody_up() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut state = State::default();
-        call(&mut state, "a", 1, &runtime);
-        call(&mut state, "a", 2, &runtime);
-        call(&mut state, "b", 3, &runtime);
-        assert!(!state.is_current("a", 1), "another speaks for the pod");
-        assert!(state.vacate("b").is_some());
-        assert!(state.is_current("a", 2));
-        assert_eq!(state.wake(&owner()), Some(Duration::ZERO));
-        assert!(state.calls.is_empty());
+    #[tokio::test]
+    async fn an_answer_is_news_unless_it_says_what_was_known() {
+        let (wake, _woken) = mpsc::channel(1);
+        let keyring = Arc::new(Keyring::new(Arc::default()));
+        let dispatcher = Dispatcher::new(1, 1, wake, Arc::default(), keyring, None);
+        let owner = Owner { namespace: "agents".to_owned(), name: "demo".to_owned() };
+        let mut order = Order {
+            pod: "pod-1".to_owned(),
+            name: "demo-1".to_owned(),
+            address: ([127, 0, 0, 1], 9).into(),
+            container: Some("container-1".to_owned()),
+            ready: false,
+            signer: None,
+            call: Call::Ask { after: None },
+        };
+        let is_news = |order: &Order, outcome: Result<Status, Error>| {
+            let mut id = 0;
+            dispatcher.inner.lock().slots.begin(&order.pod, &owner, Rank::Ask, |of| {
+                id = of;
+                tokio::spawn(std::future::pending::<()>()).abort_handle()
+            });
+            dispatcher.inner.record(order, id, Instant::now(), outcome)
+        };
+        let text = r#"{"state": "running", "uptime_seconds": 1, "active_streams": 0, "total_executions": 1,
+            "failed_executions": 0, "entry_points": [], "health": {}, "in_flight": 0, "boot_id": "boot", "version": "boot.1"}"#;
+        let first: Status = serde_json::from_str(text).unwrap();
+        let later = Status { uptime_seconds: 2, total_executions: 2, version: "boot.2".to_owned(), ..first.clone() };
+        let busy = || Ok(Status { in_flight: Some(1), ..later.clone() });
+        let away = || Err(Error::Unreachable { address: ([127, 0, 0, 1], 9).into(), reason: "it is away".to_owned() });
+        assert!(is_news(&order, Ok(first)), "the first");
+        assert!(!is_news(&order, Ok(later.clone())), "counters and clocks go on");
+        assert!(is_news(&order, busy()));
+        assert!(is_news(&order, away()) && is_news(&order, away()), "each failure has its pause");
+        assert!(is_news(&order, busy()), "it can be reached again");
+        order.ready = true;
+        assert!(is_news(&order, busy()), "it is asked for its readiness");
+        order.container = Some("container-2".to_owned());
+        assert!(is_news(&order, busy()), "another process says so");
     }
 }

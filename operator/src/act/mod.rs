@@ -4,6 +4,7 @@ pub mod dispatch;
 pub mod events;
 mod exec;
 pub mod keys;
+mod slots;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,6 +15,8 @@ use crate::observe::{
     AgentText, Barrier, BootConfigMap, ChildFacts, Contact, DeploymentFacts, Heard, HookOutcome, PodFacts, Refusal,
 };
 
+#[path = "asking_tests.rs"]
+mod asking;
 #[path = "ends_tests.rs"]
 mod ends;
 #[path = "holding_tests.rs"]

@@ -10,10 +10,12 @@ use lifecycle::{BootFile, Desired, State};
 
 use super::epoch::Policy;
 use super::{Call, Order, keys, since, uid_of, until_retry};
-use crate::observe::{Contact, Observed, PodFacts};
+use crate::observe::{Contact, Heard, Observed, PodFacts};
 
 /// Pods that have converged are asked again after about this long.
 const ASK_EVERY: Duration = Duration::from_secs(30);
+/// Pods that are due within this time are asked together: each look at an object is a look at all its pods.
+const TOGETHER: Duration = Duration::from_secs(5);
 /// How long a drain is followed by one call.
 const FOLLOW: Duration = Duration::from_secs(20);
 /// How long a container may take from its start to its first answer before it counts as unknown.
@@ -196,11 +198,16 @@ fn call(
     if followed || (!standing.reached && !settled_elsewhere(status)) {
         return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
     }
-    // An answer from the future came before the clock was put back.
-    let old = answer.at > now || since(now, answer.at) >= ask_every(standing.pod);
+    let old = due_in(standing.pod, answer, now) < TOGETHER;
     let changed = answer.ready != standing.pod.ready;
     let failing = contact.is_some_and(|c| c.failing_since.is_some());
     (old || changed || failing).then_some(Call::Ask { after: None })
+}
+
+/// When a pod that has converged is to be asked again.
+fn due_in(pod: &PodFacts, answer: &Heard, now: Timestamp) -> Duration {
+    // An answer from the future came before the clock was put back.
+    if answer.at > now { Duration::ZERO } else { ask_every(pod).saturating_sub(since(now, answer.at)) }
 }
 
 /// `ASK_EVERY`, up to a sixth less or more by the pod's UID: pods that came up together are not asked together.
@@ -215,12 +222,16 @@ fn settled_elsewhere(status: &Status) -> bool {
         || (status.state == State::Paused && status.holds.iter().any(|hold| hold != "operator"))
 }
 
-/// When a pod is due to be asked again, though nothing happened.
+/// When to look again, though nothing happened. A pod that is asked by this look is due once more when its answer is
+/// old: one that changes nothing wakes nobody.
 pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Timestamp) -> Duration {
     let due = standings.iter().filter_map(|standing| {
         let contact = seen.contacts.get(&standing.pod.uid)?;
         let retry = contact.next_attempt.and_then(|next| until_retry(now, next));
-        let routine = contact.answer.as_ref().map(|a| ask_every(standing.pod).saturating_sub(since(now, a.at)));
+        let routine = contact.answer.as_ref().map(|answer| match due_in(standing.pod, answer, now) {
+            left if left < TOGETHER => ask_every(standing.pod),
+            left => left,
+        });
         retry.or(routine)
     });
     let coming = standings.iter().any(|s| s.heard.is_none() && s.pod.container.is_some());

@@ -1,0 +1,143 @@
+//! Which calls are under way: one to each pod, and when their answers wake an owner.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+
+use crate::observe::index::Owner;
+
+/// While other pods of an owner are still called, the answers of this time wake it once: each plan looks at all pods.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The calls under way, by pod UID.
+#[derive(Default)]
+pub(super) struct Slots {
+    slots: HashMap<String, Slot>,
+    /// Calls under way to the pods of each owner.
+    calls: HashMap<Owner, usize>,
+    /// Owners that are woken within `GATHER`.
+    waking: HashSet<Owner>,
+    last: u64,
+}
+
+/// The one call under way to a pod.
+struct Slot {
+    owner: Owner,
+    id: u64,
+    rank: Rank,
+    task: AbortHandle,
+}
+
+/// What a call is, in the order in which one takes another's place; with its epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Ask,
+    Hook(i64),
+    Command(Option<i64>),
+}
+
+impl Slots {
+    /// Begins a call, by its number, unless the one under way to the pod serves as well; one that it outranks ends.
+    pub(super) fn begin(&mut self, pod: &str, owner: &Owner, rank: Rank, call: impl FnOnce(u64) -> AbortHandle) {
+        if self.slots.get(pod).is_some_and(|slot| rank <= slot.rank) {
+            return;
+        }
+        self.end(pod);
+        self.last += 1;
+        let id = self.last;
+        *self.calls.entry(owner.clone()).or_default() += 1;
+        self.slots.insert(pod.to_owned(), Slot { owner: owner.clone(), id, rank, task: call(id) });
+    }
+
+    /// Notes that a call has ended; false if another took its place meanwhile, and speaks for the pod.
+    pub(super) fn ended(&mut self, pod: &str, id: u64) -> bool {
+        let current = self.slots.get(pod).is_some_and(|slot| slot.id == id);
+        if current {
+            self.vacate(pod);
+        }
+        current
+    }
+
+    /// Ends the call to a pod, if there is one.
+    pub(super) fn end(&mut self, pod: &str) {
+        if let Some(slot) = self.vacate(pod) {
+            slot.task.abort();
+        }
+    }
+
+    fn vacate(&mut self, pod: &str) -> Option<Slot> {
+        let slot = self.slots.remove(pod)?;
+        if let Entry::Occupied(mut calls) = self.calls.entry(slot.owner.clone()) {
+            *calls.get_mut() -= 1;
+            if *calls.get() == 0 {
+                calls.remove();
+            }
+        }
+        Some(slot)
+    }
+
+    /// When an owner is woken by an answer; none if another answer sees to it.
+    pub(super) fn wake(&mut self, owner: &Owner) -> Option<Duration> {
+        if self.calls.contains_key(owner) {
+            return self.waking.insert(owner.clone()).then_some(GATHER);
+        }
+        self.waking.remove(owner);
+        Some(Duration::ZERO)
+    }
+
+    /// Whether an owner is still to be woken, now that its answers were gathered; it is then no more.
+    pub(super) fn gathered(&mut self, owner: &Owner) -> bool {
+        self.waking.remove(owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { namespace: "agents".to_owned(), name: "demo".to_owned() }
+    }
+
+    fn begin(slots: &mut Slots, pod: &str, rank: Rank, runtime: &tokio::runtime::Runtime) -> Option<u64> {
+        let mut begun = None;
+        slots.begin(pod, &owner(), rank, |id| {
+            begun = Some(id);
+            runtime.spawn(std::future::pending::<()>()).abort_handle()
+        });
+        begun
+    }
+
+    #[test]
+    fn answers_of_many_pods_wake_their_owner_together_and_the_last_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut slots = Slots::default();
+        let ids = ["a", "b", "c"].map(|pod| begin(&mut slots, pod, Rank::Ask, &runtime).unwrap());
+        assert!(slots.ended("a", ids[0]));
+        assert_eq!(slots.wake(&owner()), Some(GATHER), "others may answer meanwhile");
+        assert!(slots.ended("b", ids[1]));
+        assert_eq!(slots.wake(&owner()), None, "the first sees to it");
+        assert!(slots.ended("c", ids[2]));
+        assert_eq!(slots.wake(&owner()), Some(Duration::ZERO), "nothing more is waited for");
+        assert!(slots.waking.is_empty() && slots.calls.is_empty(), "and nothing is left behind");
+        assert!(!slots.gathered(&owner()), "the first does not wake it once more");
+    }
+
+    #[test]
+    fn a_call_that_is_replaced_or_forgotten_holds_nobody_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut slots = Slots::default();
+        let first = begin(&mut slots, "a", Rank::Hook(1), &runtime).unwrap();
+        assert_eq!(begin(&mut slots, "a", Rank::Ask, &runtime), None, "a question says no more than a hook");
+        let second = begin(&mut slots, "a", Rank::Command(Some(1)), &runtime).unwrap();
+        assert_eq!(begin(&mut slots, "a", Rank::Command(Some(1)), &runtime), None, "once is enough");
+        begin(&mut slots, "b", Rank::Ask, &runtime).unwrap();
+        assert!(!slots.ended("a", first), "another speaks for the pod");
+        slots.end("b");
+        assert!(slots.ended("a", second));
+        assert_eq!(slots.wake(&owner()), Some(Duration::ZERO));
+        assert!(slots.calls.is_empty());
+    }
+}

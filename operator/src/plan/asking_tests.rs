@@ -1,0 +1,45 @@
+//! How often pods that have converged are asked, and how often an object with many of them is looked at.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn pods_that_are_due_soon_are_asked_together_and_each_about_twice_a_minute() {
+    let mut world = World::new(DesiredState::Running, 300);
+    world.settle(20);
+    let mut asked: HashMap<String, Vec<Timestamp>> = HashMap::new();
+    let (begun, end) = (world.now, world.now + jiff::SignedDuration::from_mins(10));
+    let mut looks = 0;
+    while world.now < end {
+        // As an operator that no answer wakes, since none says anything new.
+        let plan = world.step();
+        looks += 1;
+        for order in &plan.orders {
+            assert!(matches!(order.call, Call::Ask { after: None }), "{:?}", order.call);
+            asked.entry(order.pod.clone()).or_default().push(world.now);
+        }
+        world.now += jiff::SignedDuration::try_from(plan.again.unwrap()).unwrap();
+    }
+    assert_eq!(asked.len(), 300);
+    for (pod, times) in &asked {
+        for (before, after) in std::iter::once(&begun).chain(times).zip(times).skip(1) {
+            let pause = Duration::try_from(after.duration_since(*before)).unwrap();
+            assert!((Duration::from_secs(20)..=Duration::from_secs(35)).contains(&pause), "{pod}: {pause:?}");
+        }
+    }
+    assert!(looks <= 10 * 60 / 5 + 1, "{looks} looks at 300 pods in ten minutes");
+}
+
+#[test]
+fn a_pod_alone_is_looked_at_as_often_as_it_is_asked() {
+    let mut world = World::new(DesiredState::Paused, 1);
+    world.settle(20);
+    for _ in 0..10 {
+        let plan = world.step();
+        let again = plan.again.unwrap();
+        assert!((Duration::from_secs(20)..=Duration::from_secs(35)).contains(&again), "{again:?}");
+        world.now += jiff::SignedDuration::try_from(again).unwrap();
+        assert_eq!(world.plan().orders.len(), 1);
+    }
+}
