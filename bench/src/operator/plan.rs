@@ -16,7 +16,7 @@ pub(crate) struct Plan {
     pub(crate) sizes: Vec<usize>,
     /// Objects with one pod each.
     pub(crate) objects: usize,
-    /// How long an idle operator is looked at.
+    /// How long an idle operator is looked at: ours asks each pod once in it.
     pub(crate) idle: Duration,
     /// How long the rate of writes is measured.
     pub(crate) writes: Duration,
@@ -30,10 +30,10 @@ impl Plan {
         let seconds = Duration::from_secs;
         if quick {
             let sizes = vec![100, 1000];
-            return Self { runs, pauses: 40, sizes, objects: 200, idle: seconds(6), writes: seconds(1), failovers: 1 };
+            return Self { runs, pauses: 40, sizes, objects: 200, idle: seconds(35), writes: seconds(1), failovers: 1 };
         }
         let sizes = vec![100, 1000, 10_000];
-        Self { runs, pauses: 100, sizes, objects: 1000, idle: seconds(20), writes: seconds(3), failovers: 2 }
+        Self { runs, pauses: 100, sizes, objects: 1000, idle: seconds(35), writes: seconds(3), failovers: 2 }
     }
 
     /// Only to see that everything still works.
