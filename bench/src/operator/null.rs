@@ -70,7 +70,9 @@ impl<'a> NullOperator<'a> {
         let runtimes: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &self.field.namespace);
         let mut version = self.boot(name).await?;
         let observer = Observer::new(&self.client, &self.field.namespace);
-        let from = runtimes.get(name).await?.resource_version().unwrap_or_default();
+        // The list's version: the object's own may be older than what the API server still has to tell.
+        let from = runtimes.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version;
+        let from = from.unwrap_or_default();
         let mut events: Runtimes = Box::pin(runtimes.watch(&WatchParams::default(), &from).await?);
         let mut parts = Parts::default();
         for round in 0..rounds * 2 + 2 {

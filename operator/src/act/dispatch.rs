@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
-use crate::act::slots::{Rank, Slots};
+use crate::act::slots::{Ended, Rank, Slots};
 use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
@@ -208,7 +208,7 @@ impl Inner {
 
     fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, error: Option<String>) {
         let mut state = self.lock();
-        if !state.slots.ended(&order.pod, id) {
+        if state.slots.ended(&order.pod, id) == Ended::Replaced {
             return;
         }
         let contact = state.contacts.entry(order.pod.clone()).or_default();
@@ -254,9 +254,7 @@ impl Inner {
         self.note(order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
-        if !state.slots.ended(&order.pod, id) {
-            return true;
-        }
+        let Ended::Current { asked_again } = state.slots.ended(&order.pod, id) else { return true };
         let contact = state.contacts.entry(order.pod.clone()).or_default();
         match heard(outcome) {
             Ok(status) => {
@@ -268,7 +266,8 @@ impl Inner {
                 let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
                 let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
                 *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
-                !known
+                // What a plan has seen since the question may be newer than the answer.
+                !known || asked_again
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);
@@ -308,6 +307,8 @@ fn pause(failures: u32) -> SignedDuration {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[tokio::test]
@@ -325,13 +326,16 @@ mod tests {
             signer: None,
             call: Call::Ask { after: None },
         };
-        let is_news = |order: &Order, outcome: Result<Status, Error>| {
-            let mut id = 0;
-            dispatcher.inner.lock().slots.begin(&order.pod, &owner, Rank::Ask, |of| {
-                id = of;
+        let number = Cell::new(0);
+        let ask = |order: &Order| {
+            dispatcher.inner.lock().slots.begin(&order.pod, &owner, Rank::Ask, |id| {
+                number.set(id);
                 tokio::spawn(std::future::pending::<()>()).abort_handle()
             });
-            dispatcher.inner.record(order, id, Instant::now(), outcome)
+        };
+        let is_news = |order: &Order, outcome: Result<Status, Error>| {
+            ask(order);
+            dispatcher.inner.record(order, number.get(), Instant::now(), outcome)
         };
         let text = r#"{"state": "running", "uptime_seconds": 1, "active_streams": 0, "total_executions": 1,
             "failed_executions": 0, "entry_points": [], "health": {}, "in_flight": 0, "boot_id": "boot", "version": "boot.1"}"#;
@@ -341,6 +345,8 @@ mod tests {
         let away = || Err(Error::Unreachable { address: ([127, 0, 0, 1], 9).into(), reason: "it is away".to_owned() });
         assert!(is_news(&order, Ok(first)), "the first");
         assert!(!is_news(&order, Ok(later.clone())), "counters and clocks go on");
+        ask(&order);
+        assert!(is_news(&order, Ok(later.clone())), "a plan has asked since");
         assert!(is_news(&order, busy()));
         assert!(is_news(&order, away()) && is_news(&order, away()), "each failure has its pause");
         assert!(is_news(&order, busy()), "it can be reached again");

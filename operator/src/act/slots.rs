@@ -27,7 +27,18 @@ struct Slot {
     owner: Owner,
     id: u64,
     rank: Rank,
+    /// A plan has asked for the same meanwhile, from what it had seen since this call began.
+    asked_again: bool,
     task: AbortHandle,
+}
+
+/// Whether an ended call speaks for its pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It does; a plan that wanted another call to the pod meanwhile is to be made anew.
+    Current { asked_again: bool },
+    /// Another took its place.
+    Replaced,
 }
 
 /// What a call is, in the order in which one takes another's place; with its epoch.
@@ -41,23 +52,24 @@ pub(super) enum Rank {
 impl Slots {
     /// Begins a call, by its number, unless the one under way to the pod serves as well; one that it outranks ends.
     pub(super) fn begin(&mut self, pod: &str, owner: &Owner, rank: Rank, call: impl FnOnce(u64) -> AbortHandle) {
-        if self.slots.get(pod).is_some_and(|slot| rank <= slot.rank) {
+        if let Some(slot) = self.slots.get_mut(pod).filter(|slot| rank <= slot.rank) {
+            slot.asked_again = true;
             return;
         }
         self.end(pod);
         self.last += 1;
         let id = self.last;
         *self.calls.entry(owner.clone()).or_default() += 1;
-        self.slots.insert(pod.to_owned(), Slot { owner: owner.clone(), id, rank, task: call(id) });
+        self.slots.insert(pod.to_owned(), Slot { owner: owner.clone(), id, rank, asked_again: false, task: call(id) });
     }
 
-    /// Notes that a call has ended; false if another took its place meanwhile, and speaks for the pod.
-    pub(super) fn ended(&mut self, pod: &str, id: u64) -> bool {
-        let current = self.slots.get(pod).is_some_and(|slot| slot.id == id);
-        if current {
-            self.vacate(pod);
+    /// Notes that a call has ended.
+    pub(super) fn ended(&mut self, pod: &str, id: u64) -> Ended {
+        if self.slots.get(pod).is_none_or(|slot| slot.id != id) {
+            return Ended::Replaced;
         }
-        current
+        let asked_again = self.vacate(pod).is_some_and(|slot| slot.asked_again);
+        Ended::Current { asked_again }
     }
 
     /// Ends the call to a pod, if there is one.
@@ -115,11 +127,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut slots = Slots::default();
         let ids = ["a", "b", "c"].map(|pod| begin(&mut slots, pod, Rank::Ask, &runtime).unwrap());
-        assert!(slots.ended("a", ids[0]));
+        let alone = Ended::Current { asked_again: false };
+        assert_eq!(slots.ended("a", ids[0]), alone);
         assert_eq!(slots.wake(&owner()), Some(GATHER), "others may answer meanwhile");
-        assert!(slots.ended("b", ids[1]));
+        assert_eq!(slots.ended("b", ids[1]), alone);
         assert_eq!(slots.wake(&owner()), None, "the first sees to it");
-        assert!(slots.ended("c", ids[2]));
+        assert_eq!(slots.ended("c", ids[2]), alone);
         assert_eq!(slots.wake(&owner()), Some(Duration::ZERO), "nothing more is waited for");
         assert!(slots.waking.is_empty() && slots.calls.is_empty(), "and nothing is left behind");
         assert!(!slots.gathered(&owner()), "the first does not wake it once more");
@@ -134,9 +147,9 @@ mod tests {
         let second = begin(&mut slots, "a", Rank::Command(Some(1)), &runtime).unwrap();
         assert_eq!(begin(&mut slots, "a", Rank::Command(Some(1)), &runtime), None, "once is enough");
         begin(&mut slots, "b", Rank::Ask, &runtime).unwrap();
-        assert!(!slots.ended("a", first), "another speaks for the pod");
+        assert_eq!(slots.ended("a", first), Ended::Replaced, "another speaks for the pod");
         slots.end("b");
-        assert!(slots.ended("a", second));
+        assert_eq!(slots.ended("a", second), Ended::Current { asked_again: true });
         assert_eq!(slots.wake(&owner()), Some(Duration::ZERO));
         assert!(slots.calls.is_empty());
     }

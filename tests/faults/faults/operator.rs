@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +25,8 @@ pub(crate) struct Operator {
     settings: Mutex<Vec<(&'static str, String)>>,
     /// What ends it when it is not wanted any more: not at once as a crash, but as the kubelet does.
     gently: AtomicBool,
+    /// How it ended when it was asked to.
+    ended: Mutex<Option<ExitStatus>>,
     pid: AtomicI32,
     wanted: watch::Sender<bool>,
     alive: watch::Sender<bool>,
@@ -47,6 +49,7 @@ impl Operator {
             clock,
             settings: Mutex::default(),
             gently: AtomicBool::new(false),
+            ended: Mutex::default(),
             program: program(),
             namespace: namespace.to_owned(),
             kubeconfig,
@@ -95,8 +98,8 @@ impl Operator {
             };
             if unwanted && self.gently.load(Ordering::SeqCst) {
                 self.signal(Signal::TERM);
-                let ended = child.wait().await.unwrap();
-                assert!(ended.success(), "{ended}: {}", self.log());
+                let ended = child.wait().await.ok();
+                *self.ended.lock().unwrap() = ended;
             } else if unwanted {
                 let _ = child.kill().await;
             }
@@ -113,11 +116,13 @@ impl Operator {
         self.settings.lock().unwrap().push((name, value.to_owned()));
     }
 
-    /// Ends it as the kubelet does, and waits until it has ended.
+    /// Ends it as the kubelet does, and waits until it has ended, which it has to do well.
     pub(crate) async fn finish(&self) {
         self.gently.store(true, Ordering::SeqCst);
         self.wanted.send_replace(false);
         let _ = self.alive.subscribe().wait_for(|alive| !*alive).await;
+        let ended = *self.ended.lock().unwrap();
+        assert!(ended.is_some_and(|ended| ended.success()), "{ended:?}: {}", self.log());
     }
 
     /// What another of its commands gives: whether it succeeded, and what it says.
