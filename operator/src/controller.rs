@@ -108,6 +108,7 @@ pub async fn run(
             runtime_image: config.runtime_image.clone(),
             namespace: config.namespace.clone(),
             exec_hooks: config.exec_hooks,
+            obey_freezes: config.obey_freezes,
         },
         watches: Watches::new(config.loopback_pods()),
         memories: Mutex::default(),

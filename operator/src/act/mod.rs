@@ -5,25 +5,23 @@ pub mod events;
 mod exec;
 pub mod keys;
 mod slots;
+mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, ValidationDirective,
-};
-use kube::core::Request;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::{Client, Resource, ResourceExt as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::{Instrument as _, Span};
 
 use self::events::Announcer;
 use crate::observe::memory::{Memory, SeenChild};
-use crate::observe::{Barrier, BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
-use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale, selector};
+use crate::observe::{BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
+use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale};
 use crate::trace;
 
 /// The field manager of everything that the operator writes.
@@ -38,7 +36,7 @@ pub enum Error {
     /// Somebody else wrote first: observe and plan again.
     #[error("{what} was changed meanwhile")]
     Conflict {
-        /// What was to be written.
+        /// What was to be written, or was planned from.
         what: String,
     },
     /// The API server refused or was out of reach.
@@ -87,33 +85,6 @@ impl Error {
     }
 }
 
-/// Pods in one page of a list: large lists are not to stand in memory as a whole.
-const PAGE: u32 = 500;
-
-/// A page of a list, of which only the UIDs are decoded.
-#[derive(Deserialize)]
-struct UidPage {
-    metadata: PageMeta,
-    /// The API server says null for a list of metadata that is empty.
-    items: Option<Vec<UidItem>>,
-}
-
-#[derive(Deserialize)]
-struct PageMeta {
-    #[serde(rename = "continue")]
-    token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct UidItem {
-    metadata: UidMeta,
-}
-
-#[derive(Deserialize)]
-struct UidMeta {
-    uid: String,
-}
-
 /// Writes to the API server.
 #[derive(Clone)]
 pub struct Actor {
@@ -135,6 +106,9 @@ impl Actor {
     pub async fn carry_out(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
         let namespace = seen.runtime.namespace().unwrap_or_default();
         if let Some(boot) = &plan.boot {
+            if let Some(confirm) = boot.confirm {
+                self.confirm(seen, confirm).await?;
+            }
             let span = memory.transition.request("write boot file");
             traced(span, self.write_boot(&namespace, boot, memory)).await?;
         }
@@ -149,29 +123,6 @@ impl Actor {
             memory.deleted(key);
         }
         Ok(())
-    }
-
-    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store. Its pages are of one
-    /// moment, and nothing but the UIDs is decoded.
-    ///
-    /// # Errors
-    /// The API server refused or was out of reach.
-    pub async fn barrier(&self, runtime: &AgentRuntime, epoch: i64) -> Result<Barrier, Error> {
-        let what = "the barrier LIST of pods";
-        let path = Pod::url_path(&(), runtime.namespace().as_deref());
-        let mut params = ListParams::default().labels(&selector(&runtime.name_any())).limit(PAGE);
-        let mut pods = Vec::new();
-        loop {
-            let request = Request::new(&path).list_metadata(&params);
-            let request = request
-                .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
-            let page: UidPage = within(what, self.client.request(request)).await?;
-            pods.extend(page.items.into_iter().flatten().map(|item| item.metadata.uid));
-            params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
-            if params.continue_token.is_none() {
-                return Ok(Barrier { epoch, pods });
-            }
-        }
     }
 
     /// Reads a ConfigMap that is not ours; none if there is no such.
@@ -367,19 +318,6 @@ mod tests {
             assert!(pauses.iter().all(|pause| around.contains(pause)), "{failures}: {pauses:?}");
             assert!(pauses.iter().any(|pause| *pause != pauses[0]), "those that failed together do not come together");
         }
-    }
-
-    #[test]
-    fn a_list_without_pods_is_read_as_the_api_server_writes_it() {
-        let page = |items: &str| -> UidPage {
-            let text =
-                format!(r#"{{"kind":"PartialObjectMetadataList","metadata":{{"resourceVersion":"9"}},{items}}}"#);
-            serde_json::from_str(&text).unwrap()
-        };
-        let count = |page: UidPage| page.items.into_iter().flatten().count();
-        assert_eq!(count(page(r#""items":null"#)), 0);
-        assert_eq!(count(page(r#""items":[]"#)), 0);
-        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1"}}]"#)), 1);
     }
 
     #[test]

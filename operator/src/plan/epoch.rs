@@ -1,12 +1,13 @@
 //! The effective state and its epoch: raised by one exactly when the state, the mode or the drain policy changes.
 
 use crds::{AgentRuntime, DrainTimeoutPolicy, PauseMode};
+use jiff::Timestamp;
 use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
 use serde_json::json;
 
 use super::effective::is_disabled;
 use super::hooks::Hooks;
-use super::{BootWrite, keys, manifest, name_of, uid_of};
+use super::{BootWrite, Confirm, Settings, keys, manifest, name_of, uid_of};
 use crate::observe::{HookRecord, Observed};
 
 /// What the pods are to do, and how.
@@ -88,7 +89,7 @@ pub const HOOKS_ANNOTATION: &str = "agents.hive.dev/hooks";
 /// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
 /// status, a pod or this process has ever shown, so that no pod refuses it as stale. Other keys are written
 /// under the same epoch.
-pub(super) fn decide(seen: &Observed, policy: &Policy, hooks: &Hooks) -> Decided {
+pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hooks: &Hooks) -> Decided {
     let runtime = seen.runtime.as_ref();
     let uid = uid_of(runtime);
     let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
@@ -102,7 +103,7 @@ pub(super) fn decide(seen: &Observed, policy: &Policy, hooks: &Hooks) -> Decided
     let file = match kept {
         Some(file) if file.keys == keys => {
             let same = seen.boot.as_ref().is_some_and(|boot| boot.hooks == hooks.record);
-            let write = (!same).then(|| write(seen, file, hooks.record.clone()));
+            let write = (!same).then(|| write(seen, file, hooks.record.clone(), None));
             return Decided { file: file.clone(), write };
         }
         // Other keys are no other state: pods that acknowledged the epoch have still acknowledged it.
@@ -114,10 +115,19 @@ pub(super) fn decide(seen: &Observed, policy: &Policy, hooks: &Hooks) -> Decided
         }
     };
     let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
-    Decided { write: Some(write(seen, &file, record)), file }
+    let confirm = lets_run(seen, current, &file).then_some(Confirm { freezes: settings.obey_freezes });
+    Decided { write: Some(write(seen, &file, record, confirm)), file }
 }
 
-fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>) -> BootWrite {
+/// Whether the file lets run what one that this process has not written holds back.
+fn lets_run(seen: &Observed, current: Option<&BootFile>, next: &BootFile) -> bool {
+    let Some(current) = current else { return next.state == Desired::Running && next.epoch > 1 };
+    let ours = seen.epoch_since.is_some_and(|(epoch, from)| epoch == current.epoch && from > Timestamp::UNIX_EPOCH);
+    let loosens = next.state == Desired::Running && current.state != Desired::Running;
+    !ours && (loosens || next.release_epoch > current.release_epoch)
+}
+
+fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: Option<Confirm>) -> BootWrite {
     let runtime = seen.runtime.as_ref();
     let name = boot_name(name_of(runtime));
     let replaces = seen.boot.as_ref().map(|boot| boot.resource_version.clone());
@@ -131,7 +141,7 @@ fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>) -> BootWri
         let text = serde_json::to_string(record).unwrap_or_default();
         manifest::set_metadata(&mut manifest, "annotations", json!({ HOOKS_ANNOTATION: text }));
     }
-    BootWrite { name, replaces, file: file.clone(), hooks, manifest }
+    BootWrite { name, replaces, confirm, file: file.clone(), hooks, manifest }
 }
 
 /// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.

@@ -487,3 +487,32 @@ proptest! {
         prop_assert_eq!(world.condition("Ready"), reason);
     }
 }
+
+#[test]
+fn what_another_process_held_back_is_let_run_only_from_the_store() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    let confirmed = |world: &World| plan(&world.observed(), &settings(), world.now).boot.unwrap().confirm;
+    let ours = world.epoch_since;
+    for another in [Some((1, Timestamp::UNIX_EPOCH)), Some((0, world.now)), None] {
+        let mut paused = world.clone();
+        paused.epoch_since = another;
+        paused.ask(DesiredState::Paused);
+        assert_eq!(confirmed(&paused), None, "a pause waits for nothing");
+    }
+    world.ask(DesiredState::Paused);
+    world.settle(20);
+    world.ask(DesiredState::Running);
+    assert!(world.epoch_since != ours && confirmed(&world).is_none(), "its own pause was planned from older caches");
+    for another in [Some((2, Timestamp::UNIX_EPOCH)), ours, None] {
+        let mut resumed = world.clone();
+        resumed.epoch_since = another;
+        assert_eq!(confirmed(&resumed), Some(Confirm { freezes: true }), "{another:?}");
+        let alone = Settings { obey_freezes: false, ..settings() };
+        let boot = plan(&resumed.observed(), &alone, world.now).boot.unwrap();
+        assert_eq!(boot.confirm, Some(Confirm { freezes: false }));
+        // The file is lost: what it held back is not known.
+        resumed.boot = None;
+        assert_eq!(confirmed(&resumed), Some(Confirm { freezes: true }), "{another:?}");
+    }
+}

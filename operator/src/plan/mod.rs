@@ -53,6 +53,8 @@ pub struct Settings {
     pub namespace: String,
     /// The operator may run commands in pods.
     pub exec_hooks: bool,
+    /// Freezes hold what they select.
+    pub obey_freezes: bool,
 }
 
 /// What is to be done, in this order.
@@ -94,12 +96,22 @@ pub struct BootWrite {
     pub name: String,
     /// The version it replaces; none to create it.
     pub replaces: Option<String>,
+    /// What the API server's store is to show first, else nothing is written.
+    pub confirm: Option<Confirm>,
     /// The content.
     pub file: BootFile,
     /// The hooks under way, which stand beside it.
     pub hooks: Option<HookRecord>,
     /// The whole object.
     pub manifest: serde_json::Map<String, Value>,
+}
+
+/// A write that lets run what another process held back is made from the store and not from caches: the watch of the
+/// ConfigMap may be ahead of those of the object and of the freezes, and the pause that they would show was acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// The freezes are to be those that were seen, and not the object alone.
+    pub freezes: bool,
 }
 
 /// A child to apply.
@@ -227,7 +239,7 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     effective.hold_back(seen, hooks.holds);
     let policy = effective.policy.clone();
     let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
-    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, &policy, &hooks));
+    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, settings, &policy, &hooks));
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
     let protection = protection::decide(seen, &standings, now);
     let wanted = if effective.disabled {

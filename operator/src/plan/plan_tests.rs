@@ -33,7 +33,12 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn settings() -> Settings {
-    Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned(), exec_hooks: true }
+    Settings {
+        runtime_image: "agent-runtime:test".to_owned(),
+        namespace: "system".to_owned(),
+        exec_hooks: true,
+        obey_freezes: true,
+    }
 }
 
 /// What a cluster would hold: carries out plans without any of the I/O.

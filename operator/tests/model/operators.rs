@@ -195,7 +195,12 @@ fn now() -> Timestamp {
 fn decide(seen: &Observed) -> Plan {
     plan(
         seen,
-        &Settings { runtime_image: "agent-runtime:test".to_owned(), namespace: "system".to_owned(), exec_hooks: true },
+        &Settings {
+            runtime_image: "agent-runtime:test".to_owned(),
+            namespace: "system".to_owned(),
+            exec_hooks: true,
+            obey_freezes: true,
+        },
         now(),
     )
 }

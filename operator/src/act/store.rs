@@ -1,0 +1,113 @@
+//! Reads that no cache may answer: of the API server's store, before something is let run and before it is said that
+//! nothing runs.
+
+use std::collections::HashSet;
+
+use crds::{AgentFreeze, AgentRuntime};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::core::Request;
+use kube::{Resource, ResourceExt as _};
+use serde::Deserialize;
+
+use super::{Actor, Error, within};
+use crate::observe::{Barrier, Observed};
+use crate::plan::{Confirm, selector};
+
+/// Pods in one page of a list: large lists are not to stand in memory as a whole.
+const PAGE: u32 = 500;
+
+/// A page of a list, of which only the UIDs are decoded.
+#[derive(Deserialize)]
+struct UidPage {
+    metadata: PageMeta,
+    /// The API server says null for a list of metadata that is empty.
+    items: Option<Vec<UidItem>>,
+}
+
+#[derive(Deserialize)]
+struct PageMeta {
+    #[serde(rename = "continue")]
+    token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct UidItem {
+    metadata: UidMeta,
+}
+
+#[derive(Deserialize)]
+struct UidMeta {
+    uid: String,
+}
+
+impl Actor {
+    /// Asks the store whether the object, and the freezes if they count, are as they were seen.
+    pub(super) async fn confirm(&self, seen: &Observed, confirm: Confirm) -> Result<(), Error> {
+        let (runtime, client) = (seen.runtime.as_ref(), self.client.clone());
+        let api: Api<AgentRuntime> = Api::namespaced(client.clone(), &runtime.namespace().unwrap_or_default());
+        // Lists without a resourceVersion are answered from the store, and the role has the right to them.
+        let only = ListParams::default().fields(&format!("metadata.name={}", runtime.name_any()));
+        let what = format!("AgentRuntime {}", runtime.name_any());
+        let found = within(&what, api.list_metadata(&only)).await?;
+        if !found.items.iter().map(generation_of).eq([generation_of(runtime)]) {
+            return Err(Error::Conflict { what });
+        }
+        if confirm.freezes {
+            let what = "the list of AgentFreezes";
+            let api: Api<AgentFreeze> = Api::all(client);
+            let found = within(what, api.list_metadata(&ListParams::default())).await?;
+            let found: HashSet<_> = found.items.iter().map(generation_of).collect();
+            if found != seen.fleet.freezes.iter().map(|freeze| generation_of(freeze.as_ref())).collect() {
+                return Err(Error::Conflict { what: what.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store. Its pages are of one
+    /// moment, and nothing but the UIDs is decoded.
+    ///
+    /// # Errors
+    /// The API server refused or was out of reach.
+    pub async fn barrier(&self, runtime: &AgentRuntime, epoch: i64) -> Result<Barrier, Error> {
+        let what = "the barrier LIST of pods";
+        let path = Pod::url_path(&(), runtime.namespace().as_deref());
+        let mut params = ListParams::default().labels(&selector(&runtime.name_any())).limit(PAGE);
+        let mut pods = Vec::new();
+        loop {
+            let request = Request::new(&path).list_metadata(&params);
+            let request = request
+                .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
+            let page: UidPage = within(what, self.client.request(request)).await?;
+            pods.extend(page.items.into_iter().flatten().map(|item| item.metadata.uid));
+            params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
+            if params.continue_token.is_none() {
+                return Ok(Barrier { epoch, pods });
+            }
+        }
+    }
+}
+
+/// What changes with a spec: which object, and how often it was changed.
+fn generation_of(object: &impl Resource) -> (Option<String>, Option<i64>) {
+    (object.meta().uid.clone(), object.meta().generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_without_pods_is_read_as_the_api_server_writes_it() {
+        let page = |items: &str| -> UidPage {
+            let text =
+                format!(r#"{{"kind":"PartialObjectMetadataList","metadata":{{"resourceVersion":"9"}},{items}}}"#);
+            serde_json::from_str(&text).unwrap()
+        };
+        let count = |page: UidPage| page.items.into_iter().flatten().count();
+        assert_eq!(count(page(r#""items":null"#)), 0);
+        assert_eq!(count(page(r#""items":[]"#)), 0);
+        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1"}}]"#)), 1);
+    }
+}
