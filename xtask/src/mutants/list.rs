@@ -270,6 +270,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "stale_epoch_changes_nothing",
     },
     Mutant {
+        rule: "28",
+        file: "operator/src/plan/epoch.rs",
+        from: "    !ours && (loosens || ",
+        to: "    !ours && (loosens && ours || ",
+        guard: Guard::Lib,
+        test: "what_another_process_held_back_is_let_run_only_from_the_store",
+    },
+    Mutant {
         rule: "29",
         file: "operator/src/observe/memory.rs",
         from: "self.runtime.take().filter(|written| written.replaced == seen.resource_version())",
