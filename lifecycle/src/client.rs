@@ -80,7 +80,8 @@ pub struct Answer {
     pub status: Status,
 }
 
-/// Calls pods, each over a connection of its own: one that is kept costs 24 KB, and the next call comes half a minute later.
+/// Calls pods, each call over a connection of its own: one that is kept costs 24 KB, and the next call to a pod that has
+/// converged comes half a minute later.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: Hyper<HttpConnector, Full<Bytes>>,

@@ -71,7 +71,7 @@ ratios that were measured together count. Those of the runtime are in [BENCHMARK
 ";
 
 const USAGE: &str = "    cargo xtask bench operator            # about three quarters of an hour
-    cargo xtask bench operator --quick    # three minutes, for a look
+    cargo xtask bench operator --quick    # some minutes, for a look
 
 It needs Rust, Go for the API server and a peer, and Python 3 with venv and pip for the other. No root, no cluster.
 Nothing else should run meanwhile.

@@ -198,16 +198,17 @@ fn call(
     if followed || (!standing.reached && !settled_elsewhere(status)) {
         return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
     }
-    let old = due_in(standing.pod, answer, now) < TOGETHER;
+    let old = until_due(standing.pod, answer, now).is_none();
     let changed = answer.ready != standing.pod.ready;
     let failing = contact.is_some_and(|c| c.failing_since.is_some());
     (old || changed || failing).then_some(Call::Ask { after: None })
 }
 
-/// When a pod that has converged is to be asked again.
-fn due_in(pod: &PodFacts, answer: &Heard, now: Timestamp) -> Duration {
+/// The time until a pod that has converged is asked again, or none when that is due.
+fn until_due(pod: &PodFacts, answer: &Heard, now: Timestamp) -> Option<Duration> {
     // An answer from the future came before the clock was put back.
-    if answer.at > now { Duration::ZERO } else { ask_every(pod).saturating_sub(since(now, answer.at)) }
+    let age = if answer.at > now { Duration::MAX } else { since(now, answer.at) };
+    ask_every(pod).checked_sub(age).filter(|left| *left >= TOGETHER)
 }
 
 /// `ASK_EVERY`, up to a sixth less or more by the pod's UID: pods that came up together are not asked together.
@@ -228,10 +229,10 @@ pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Times
     let due = standings.iter().filter_map(|standing| {
         let contact = seen.contacts.get(&standing.pod.uid)?;
         let retry = contact.next_attempt.and_then(|next| until_retry(now, next));
-        let routine = contact.answer.as_ref().map(|answer| match due_in(standing.pod, answer, now) {
-            left if left < TOGETHER => ask_every(standing.pod),
-            left => left,
-        });
+        let routine = contact
+            .answer
+            .as_ref()
+            .map(|answer| until_due(standing.pod, answer, now).unwrap_or_else(|| ask_every(standing.pod)));
         retry.or(routine)
     });
     let coming = standings.iter().any(|s| s.heard.is_none() && s.pod.container.is_some());
