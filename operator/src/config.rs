@@ -57,7 +57,7 @@ pub struct Config {
     pub poll_concurrency: usize,
 
     /// Objects reconciled at once.
-    #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 32)]
+    #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 64)]
     pub reconcile_concurrency: u16,
 
     /// Namespaces whose AgentRuntimes are reconciled, with commas between; all of them if none is given.

@@ -1,18 +1,19 @@
 //! Wires watches, plans and writes together. No rule lives here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentSource};
-use futures::{StreamExt as _, stream};
+use futures::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::Api;
-use kube::runtime::controller::{Action, Config as ControllerConfig, Controller};
+use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store, reflector};
+use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -27,12 +28,11 @@ use crate::merged;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
 use crate::observe::{AgentText, Observed};
-use crate::plan::{Call, KeyStep, Plan, Reach, Settings, key_step, plan};
+use crate::plan::{Call, KeyStep, Plan, Reach, Settings, Sketch, key_step, plan_with};
+use crate::queue::Queue;
 use crate::telemetry::Telemetry;
 use crate::watches::Watches;
 
-/// Answers and events that may wait to be looked at; each is a name, and a full queue only delays.
-const QUEUE: usize = 4096;
 /// Plans in a row within one reconcile: the first, and one after each barrier or refusal.
 const ROUNDS: usize = 4;
 /// The pause after a failed reconcile; it doubles up to `BACKOFF_MAX`.
@@ -52,11 +52,11 @@ pub(crate) struct Context {
     key_age: SignedDuration,
     settings: Settings,
     watches: Watches,
-    memories: Mutex<HashMap<String, Memory>>,
+    memories: Mutex<HashMap<String, (Memory, Sketch)>>,
     telemetry: Arc<Telemetry>,
     pub(crate) fleet: Fleet,
-    /// The objects as their watch shows them, once it is begun.
-    runtimes: OnceLock<Store<AgentRuntime>>,
+    /// The objects as their watch shows them.
+    runtimes: Store<AgentRuntime>,
     /// Something that a freeze's status tells of may have changed.
     pub(crate) report: Notify,
 }
@@ -86,17 +86,18 @@ pub async fn run(
     telemetry: Arc<Telemetry>,
     stop: CancellationToken,
 ) {
-    let (wake, woken) = mpsc::channel(QUEUE);
+    let queue = Queue::default();
     telemetry.set_concurrency(config.reconcile_concurrency);
     let dispatcher = Dispatcher::new(
         config.command_concurrency,
         config.poll_concurrency,
-        wake.clone(),
+        queue.clone(),
         Arc::clone(&telemetry),
         Arc::clone(&keyring),
         exec,
     );
     let (announcer, mut publisher) = act::events::channel(&client);
+    let (runtimes, writer) = reflector::store();
     let context = Arc::new(Context {
         client: client.clone(),
         actor: Actor::new(client.clone(), announcer),
@@ -114,40 +115,38 @@ pub async fn run(
         memories: Mutex::default(),
         telemetry,
         fleet: Fleet::default(),
-        runtimes: OnceLock::new(),
+        runtimes,
         report: Notify::new(),
     });
-    let (counted, queue) = (Arc::clone(&context), wake.clone());
+    let (counted, waiting) = (Arc::clone(&context), queue.clone());
     context.telemetry.take_census_by(Box::new(move || {
         let oldest = counted.dispatcher.oldest_answer();
-        census::take(&counted.runtimes(), oldest, QUEUE.saturating_sub(queue.capacity()), Timestamp::now())
+        census::take(&counted.runtimes(), oldest, waiting.depth(), Timestamp::now())
     }));
     let gone = |pod: &str| context.dispatcher.forget(pod);
     let watches = async {
-        let children = context.watches.follow(&client, &config.watch_namespaces, &wake, gone);
-        tokio::join!(children, fleet::follow(config, &context, &wake))
+        let runtimes = follow_runtimes(config, &context, writer, &queue);
+        let children = context.watches.follow(&client, &config.watch_namespaces, &queue, gone);
+        tokio::join!(runtimes, children, fleet::follow(config, &context, &queue), keep_keys(&context, &queue))
     };
-    let reconciling = reconcile_all(config, Arc::clone(&context), woken, stop.clone());
+    let reconciling = reconcile_all(config, &context, &queue, &stop);
     tokio::select! {
         _ = watches => tracing::error!("a watch ended"),
         () = publisher.run() => tracing::error!("nobody announces Events any more"),
-        () = keep_keys(&context, &wake) => tracing::error!("nobody listens for new keys any more"),
         () = reconciling => {}
     }
     publisher.finish().await;
 }
 
 /// Keeps the key Secret and what is in memory of it; an object whose file must name other keys is woken.
-async fn keep_keys(context: &Context, wake: &mpsc::Sender<Owner>) {
+async fn keep_keys(context: &Context, queue: &Queue) {
     let mut failures = 0;
     loop {
         let pause = match context.turn_keys().await {
             Ok(changed) => {
                 failures = 0;
-                for owner in if changed { context.watches.owners() } else { Vec::new() } {
-                    if wake.send(owner).await.is_err() {
-                        return;
-                    }
+                if changed {
+                    context.watches.owners().into_iter().for_each(|owner| queue.wake(owner));
                 }
                 LOOK_AT_KEYS
             }
@@ -161,9 +160,29 @@ async fn keep_keys(context: &Context, wake: &mpsc::Sender<Owner>) {
     }
 }
 
-async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Receiver<Owner>, stop: CancellationToken) {
+/// Follows the objects themselves; after their children, so that no boot file is at first newer than the spec beside it.
+async fn follow_runtimes(config: &Config, context: &Context, writer: Writer<AgentRuntime>, queue: &Queue) {
+    context.watches.synced().await;
+    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, watcher::Config::default());
+    let mut events = std::pin::pin!(reflector(writer, events).default_backoff());
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Apply(runtime)) => queue.wake(owner_of(&runtime)),
+            // A list is shown as a whole, once it is complete.
+            Ok(Event::InitDone) => context.runtimes().iter().for_each(|runtime| queue.wake(owner_of(runtime))),
+            Ok(Event::Init | Event::InitApply(_) | Event::Delete(_)) => {}
+            Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "a watch failed and is begun again"),
+        }
+    }
+}
+
+async fn reconcile_all(config: &Config, context: &Arc<Context>, queue: &Queue, stop: &CancellationToken) {
     // No plan from half a picture: a pod that is not seen yet might still be running.
     tokio::join!(
+        async {
+            // Its writer lives as long as the watches, which this future does not outlive.
+            let _ = context.runtimes.wait_until_ready().await;
+        },
         context.watches.synced(),
         // Read, or known to be unreadable: then nothing is loosened.
         context.fleet.settled(),
@@ -171,95 +190,78 @@ async fn reconcile_all(config: &Config, context: Arc<Context>, woken: mpsc::Rece
         context.keyring.ready()
     );
     tracing::info!("the caches have synced");
-    let owners = stream::unfold(woken, |mut woken| async move { woken.recv().await.map(|owner| (owner, woken)) });
-    let queued = Arc::clone(&context);
-    let references = owners.map(move |owner| {
-        queued.telemetry.added();
-        ObjectRef::new(&owner.name).within(&owner.namespace)
-    });
-    let (store, writer) = reflector::store();
-    let all = watcher::Config::default();
-    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, all);
-    let controller = Controller::for_stream(reflector(writer, events).applied_objects(), store);
-    // Set once: this function is called once.
-    let _ = context.runtimes.set(controller.store());
-    let told = Arc::clone(&context);
-    controller
-        .with_config(ControllerConfig::default().concurrency(config.reconcile_concurrency))
-        .reconcile_on(references)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, failed, context)
-        .for_each(|outcome| {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "a reconcile failed");
-            }
-            if !told.fleet.is_empty() {
-                told.report.notify_one();
-            }
-            std::future::ready(())
-        })
-        .await;
+    queue.run(config.reconcile_concurrency.into(), stop, |owner| visit(owner, Arc::clone(context))).await;
 }
 
-async fn reconcile(runtime: Arc<AgentRuntime>, context: Arc<Context>) -> Result<Action, act::Error> {
+/// Says when to come again; an object that is gone is not visited again.
+async fn visit(owner: Owner, context: Arc<Context>) -> Option<Duration> {
+    let runtime = context.runtimes.get(&ObjectRef::new(&owner.name).within(&owner.namespace))?;
     let begun = Instant::now();
     context.telemetry.begins();
     let uid = runtime.uid().unwrap_or_default();
-    let mut memory = context.memories().remove(&uid).unwrap_or_default();
-    let outcome = context.converge(runtime, &mut memory).await;
-    memory.failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+    let (mut memory, mut sketch) = context.memories().remove(&uid).unwrap_or_default();
+    let outcome = context.converge(&owner, runtime, (&mut memory, &mut sketch)).await;
+    let failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
+    memory.failures = failures;
     memory.visited = Some(begun);
-    context.remember(uid, memory);
+    context.remember(uid, (memory, sketch));
     context.telemetry.reconciled(outcome.as_ref().err().map(act::Error::label), begun.elapsed());
-    outcome
+    if !context.fleet.is_empty() {
+        context.report.notify_one();
+    }
+    Some(outcome.unwrap_or_else(|error| after_failure(&owner, &error, failures)))
 }
 
 /// A conflict is tried again at once with what the watch has brought since; all else backs off.
-#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
-fn failed(runtime: Arc<AgentRuntime>, error: &act::Error, context: Arc<Context>) -> Action {
-    let failures = context.memories().get(&runtime.uid().unwrap_or_default()).map_or(1, |memory| memory.failures);
-    let pause = act::backoff(BACKOFF, BACKOFF_MAX, failures);
+fn after_failure(owner: &Owner, error: &act::Error, failures: u32) -> Duration {
     match error {
-        act::Error::Conflict { .. } => {
-            tracing::debug!(name = %runtime.name_any(), %error, "planned from an old picture")
-        }
+        act::Error::Conflict { .. } => tracing::debug!(name = owner.name, %error, "planned from an old picture"),
         act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Key { .. } | act::Error::Manifest { .. } => {
-            tracing::warn!(name = %runtime.name_any(), %error, failures, "a write failed and is tried again");
+            tracing::warn!(name = owner.name, %error, failures, "a write failed and is tried again");
         }
     }
-    Action::requeue(pause)
+    act::backoff(BACKOFF, BACKOFF_MAX, failures)
+}
+
+fn owner_of(runtime: &AgentRuntime) -> Owner {
+    Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() }
 }
 
 impl Context {
     /// Every object, as its watch shows it.
     pub(crate) fn runtimes(&self) -> Vec<Arc<AgentRuntime>> {
-        self.runtimes.get().map(Store::state).unwrap_or_default()
+        self.runtimes.state()
     }
 
-    fn memories(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
+    fn memories(&self) -> MutexGuard<'_, HashMap<String, (Memory, Sketch)>> {
         self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps what is known of an object, and forgets objects that nobody has visited for long: they are deleted.
-    fn remember(&self, uid: String, memory: Memory) {
+    fn remember(&self, uid: String, memory: (Memory, Sketch)) {
         let mut memories = self.memories();
         if memories.len() >= memories.capacity() {
-            memories.retain(|_, memory| memory.visited.is_some_and(|visited| visited.elapsed() < FORGET));
+            memories.retain(|_, (memory, _)| memory.visited.is_some_and(|visited| visited.elapsed() < FORGET));
         }
         memories.insert(uid, memory);
     }
 
-    async fn converge(&self, runtime: Arc<AgentRuntime>, memory: &mut Memory) -> Result<Action, act::Error> {
-        let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
+    /// Says after what time to look again though nothing happens.
+    async fn converge(
+        &self,
+        owner: &Owner,
+        runtime: Arc<AgentRuntime>,
+        (memory, sketch): (&mut Memory, &mut Sketch),
+    ) -> Result<Duration, act::Error> {
         let agent = self.agent_text(&runtime).await?;
         let mut again = Duration::from_secs(1);
         for _ in 0..ROUNDS {
-            let seen = self.observe(&owner, Arc::clone(&runtime), agent.clone(), memory);
+            let seen = self.observe(owner, Arc::clone(&runtime), agent.clone(), memory);
             let now = Timestamp::now();
-            let mut next = plan(&seen, &self.settings, now);
+            let mut next = plan_with(&seen, &self.settings, now, sketch);
             let refusal = memory.refusal.clone();
             if let Some(boot) = &next.boot {
-                memory.transition.begin(&owner, &boot.file);
+                memory.transition.begin(owner, &boot.file);
             }
             self.actor.carry_out(&seen, &next, memory).await?;
             if let Some(boot) = &next.boot
@@ -273,12 +275,12 @@ impl Context {
                     Call::Ask { .. } => Span::none(),
                     call => memory.transition.call(call.name(), (&order.name, &order.pod), order.address),
                 };
-                self.dispatcher.submit(&owner, order, span);
+                self.dispatcher.submit(owner, order, span);
             }
             again = next.again.unwrap_or(again);
             if let Some(epoch) = next.barrier {
                 let span = memory.transition.request("list pods");
-                memory.barrier = Some(act::traced(span, self.actor.barrier(&seen.runtime, epoch)).await?);
+                memory.barrier = Some(act::traced(span, self.actor.barrier(owner, epoch)).await?);
             } else if memory.refusal == refusal {
                 self.actor.report(&seen, &next, memory).await?;
                 self.note_acknowledgement(&next, memory);
@@ -288,7 +290,7 @@ impl Context {
                 break;
             }
         }
-        Ok(Action::requeue(again))
+        Ok(again)
     }
 
     /// Notes how long a transition took, once: when its status is first written as reached.
@@ -311,6 +313,7 @@ impl Context {
         }
         Observed {
             agent,
+            outdated: memory.is_outdated(&runtime),
             runtime: memory.runtime(runtime),
             boot,
             children: memory.children(&self.watches.children(owner)),

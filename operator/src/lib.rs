@@ -1,7 +1,8 @@
 //! The operator: observe, plan, act.
 //!
 //! `observe` holds what was seen, `plan` every rule as a pure function, `act` the writes and the calls to pods;
-//! `watches` and `fleet` feed what is observed, `controller` wires it all, `lease` lets one replica act at a time.
+//! `watches` and `fleet` feed what is observed, `queue` says who is looked at next, `controller` wires it all, `lease` lets
+//! one replica act at a time.
 
 pub mod act;
 mod census;
@@ -13,6 +14,7 @@ pub mod lease;
 mod merged;
 pub mod observe;
 pub mod plan;
+pub mod queue;
 pub mod selftest;
 pub mod telemetry;
 pub mod trace;

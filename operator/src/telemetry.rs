@@ -153,7 +153,7 @@ impl Telemetry {
         let help = "Reconciles that may be under way at once";
         all.register("controller_runtime_max_concurrent_reconciles", help, self.concurrency.clone());
         all.register("workqueue_depth", "Objects that wait for their turn to be looked at", self.depth.clone());
-        let help = "Times an object was to be looked at for what its children, pods or freezes showed";
+        let help = "Times an object's turn to be looked at has come";
         all.register("workqueue_adds", help, self.adds.clone());
         all.register("workqueue_retries", "Objects put back after a reconcile that failed", self.retries.clone());
         let help = "Reconciles that failed, by what failed";
@@ -178,12 +178,13 @@ impl Telemetry {
         all.register("agentruntime_leading", "1 while this replica acts", self.leading.clone());
     }
 
-    /// Notes that a reconcile begins.
+    /// Notes that an object's turn has come and its reconcile begins.
     pub fn begins(&self) {
+        self.adds.get_or_create(&QUEUE).inc();
         self.active.get_or_create(&ControllerLabel { controller: CONTROLLER }).inc();
     }
 
-    /// Notes a reconcile that ended, and the reason if it failed. .
+    /// Notes a reconcile that ended, and the reason if it failed.
     pub fn reconciled(&self, failed: Option<&'static str>, took: Duration) {
         let controller = ControllerLabel { controller: CONTROLLER };
         self.active.get_or_create(&controller).dec();
@@ -195,11 +196,6 @@ impl Telemetry {
             self.failures.get_or_create(&ReasonLabel { reason }).inc();
             self.retries.get_or_create(&QUEUE).inc();
         }
-    }
-
-    /// Notes that an object is to be looked at.
-    pub fn added(&self) {
-        self.adds.get_or_create(&QUEUE).inc();
     }
 
     /// Notes how many reconciles may be under way at once.
@@ -284,7 +280,6 @@ mod tests {
         telemetry.begins();
         telemetry.reconciled(Some("conflict"), Duration::from_millis(2));
         telemetry.begins();
-        telemetry.added();
         telemetry.called("pause", "ok", Duration::from_millis(2));
         telemetry.pushed(Duration::from_millis(2));
         telemetry.acknowledged("paused", Duration::from_secs(1));
@@ -296,7 +291,7 @@ mod tests {
             r#"controller_runtime_reconcile_errors_total{controller="agentruntime"} 1"#,
             r#"controller_runtime_reconcile_time_seconds_count{controller="agentruntime"} 1"#,
             r#"controller_runtime_active_workers{controller="agentruntime"} 1"#,
-            r#"workqueue_adds_total{name="agentruntime",controller="agentruntime"} 1"#,
+            r#"workqueue_adds_total{name="agentruntime",controller="agentruntime"} 2"#,
             r#"workqueue_retries_total{name="agentruntime",controller="agentruntime"} 1"#,
             r#"agentruntime_reconcile_failures_total{reason="conflict"} 1"#,
             r#"agentruntime_pod_calls_total{call="pause",result="ok"} 1"#,

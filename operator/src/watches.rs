@@ -15,7 +15,6 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 
 use crate::act;
 use crate::merged;
@@ -26,6 +25,7 @@ use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFac
 use crate::plan::{
     HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, deployment_name,
 };
+use crate::queue::Queue;
 
 /// What the watches of pods and children have shown.
 #[derive(Default)]
@@ -48,26 +48,20 @@ impl Watches {
         Self { loopback_pods, ..Self::default() }
     }
 
-    /// Follows every kind for as long as somebody listens for whose objects changed. `gone` gets the UID of each
-    /// pod that is deleted.
-    pub(crate) async fn follow(
-        &self,
-        client: &Client,
-        namespaces: &[String],
-        wake: &mpsc::Sender<Owner>,
-        gone: impl Fn(&str),
-    ) {
+    /// Follows every kind, and has everybody looked at whose objects change. `gone` gets the UID of each pod that is
+    /// deleted.
+    pub(crate) async fn follow(&self, client: &Client, namespaces: &[String], queue: &Queue, gone: impl Fn(&str)) {
         let from = (client, namespaces);
         let facts = |owner: &Owner, pod: SlimPod| pod.facts(&deployment_name(&owner.name), self.loopback_pods);
         let pod_gone = |pod: &SlimPod| gone(pod.metadata.uid.as_deref().unwrap_or_default());
-        let pods = follow(from, wake, &self.pods, facts, pod_gone);
-        let deployments = follow(from, wake, &self.deployments, |_, object| pruned_deployment(object), |_| {});
-        let config_maps = follow(from, wake, &self.config_maps, |_, object| pruned_config_map(object), |_| {});
-        let services = follow(from, wake, &self.services, |_, object| object, |_| {});
-        let accounts = follow(from, wake, &self.accounts, |_, object| object, |_| {});
-        let claims = follow(from, wake, &self.claims, |_, object| object, |_| {});
-        let budgets = follow(from, wake, &self.budgets, |_, object| object, |_| {});
-        let policies = follow(from, wake, &self.policies, |_, object| object, |_| {});
+        let pods = follow(from, queue, &self.pods, facts, pod_gone);
+        let deployments = follow(from, queue, &self.deployments, |_, object| pruned_deployment(object), |_| {});
+        let config_maps = follow(from, queue, &self.config_maps, |_, object| pruned_config_map(object), |_| {});
+        let services = follow(from, queue, &self.services, |_, object| object, |_| {});
+        let accounts = follow(from, queue, &self.accounts, |_, object| object, |_| {});
+        let claims = follow(from, queue, &self.claims, |_, object| object, |_| {});
+        let budgets = follow(from, queue, &self.budgets, |_, object| object, |_| {});
+        let policies = follow(from, queue, &self.policies, |_, object| object, |_| {});
         tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
     }
 
@@ -138,7 +132,7 @@ fn note<'a, K: Resource<DynamicType = ()> + 'a>(
 
 async fn follow<K, V>(
     (client, namespaces): (&Client, &[String]),
-    wake: &mpsc::Sender<Owner>,
+    queue: &Queue,
     index: &Index<V>,
     keep: impl Fn(&Owner, K) -> V,
     gone: impl Fn(&K),
@@ -166,9 +160,7 @@ async fn follow<K, V>(
             gone(object);
         }
         for owner in index.take_in(event, &keep) {
-            if wake.send(owner).await.is_err() {
-                return;
-            }
+            queue.wake(owner);
         }
     }
 }

@@ -9,7 +9,7 @@ use lifecycle::Verb;
 use lifecycle::client::{Client, Error};
 use lifecycle::signature::SigningKey;
 use lifecycle::wire::{Command, Status};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
@@ -18,6 +18,7 @@ use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
 use crate::plan::{Call, Deed, Order, Signer};
+use crate::queue::Queue;
 use crate::telemetry::Telemetry;
 use crate::trace;
 
@@ -40,7 +41,7 @@ struct Inner {
     commands: Semaphore,
     polls: Semaphore,
     state: Mutex<State>,
-    wake: mpsc::Sender<Owner>,
+    queue: Queue,
     telemetry: Arc<Telemetry>,
     keyring: Arc<Keyring>,
 }
@@ -52,13 +53,13 @@ struct State {
 }
 
 impl Dispatcher {
-    /// At most `commands` and `polls` calls at once; owners of answers are sent to `wake`. By `exec` commands are run in
+    /// At most `commands` and `polls` calls at once; owners of answers are put into `queue`. By `exec` commands are run in
     /// pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
         commands: usize,
         polls: usize,
-        wake: mpsc::Sender<Owner>,
+        queue: Queue,
         telemetry: Arc<Telemetry>,
         keyring: Arc<Keyring>,
         exec: Option<kube::Client>,
@@ -69,7 +70,7 @@ impl Dispatcher {
             commands: Semaphore::new(commands),
             polls: Semaphore::new(polls),
             state: Mutex::default(),
-            wake,
+            queue,
             telemetry,
             keyring,
         };
@@ -200,10 +201,7 @@ impl Inner {
                 return;
             }
         }
-        // A full queue means that reconciles are behind; the owner's own timer looks again.
-        if self.wake.send(owner).await.is_err() {
-            tracing::debug!("nobody listens for answers any more");
-        }
+        self.queue.wake(owner);
     }
 
     fn record_hook(&self, order: &Order, id: u64, turn: HookTurn, error: Option<String>) {
@@ -313,9 +311,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_news_unless_it_says_what_was_known() {
-        let (wake, _woken) = mpsc::channel(1);
         let keyring = Arc::new(Keyring::new(Arc::default()));
-        let dispatcher = Dispatcher::new(1, 1, wake, Arc::default(), keyring, None);
+        let dispatcher = Dispatcher::new(1, 1, Queue::default(), Arc::default(), keyring, None);
         let owner = Owner { namespace: "agents".to_owned(), name: "demo".to_owned() };
         let mut order = Order {
             pod: "pod-1".to_owned(),

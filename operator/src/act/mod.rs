@@ -4,6 +4,7 @@ pub mod dispatch;
 pub mod events;
 mod exec;
 pub mod keys;
+mod lists;
 mod slots;
 mod store;
 
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 use tracing::{Instrument as _, Span};
 
 use self::events::Announcer;
+use self::lists::Lists;
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
 use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale};
@@ -90,13 +92,15 @@ impl Error {
 pub struct Actor {
     client: Client,
     announcer: Announcer,
+    /// The UIDs of pods, by the object that they are of.
+    lists: Arc<Lists<Vec<String>>>,
 }
 
 impl Actor {
     /// An actor that writes by this client, but for Events.
     #[must_use]
     pub fn new(client: Client, announcer: Announcer) -> Self {
-        Self { client, announcer }
+        Self { client, announcer, lists: Arc::default() }
     }
 
     /// Carries out the writes of a plan and notes them. Calls to pods are the dispatcher's.

@@ -1,7 +1,7 @@
 //! Reads that no cache may answer: of the API server's store, before something is let run and before it is said that
 //! nothing runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crds::{AgentFreeze, AgentRuntime};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,13 +11,14 @@ use kube::{Resource, ResourceExt as _};
 use serde::Deserialize;
 
 use super::{Actor, Error, within};
+use crate::observe::index::{Owner, RUNTIME_LABEL};
 use crate::observe::{Barrier, Observed};
 use crate::plan::{Confirm, selector};
 
 /// Pods in one page of a list: large lists are not to stand in memory as a whole.
 const PAGE: u32 = 500;
 
-/// A page of a list, of which only the UIDs are decoded.
+/// A page of a list, of which only UIDs and labels are decoded.
 #[derive(Deserialize)]
 struct UidPage {
     metadata: PageMeta,
@@ -39,6 +40,7 @@ struct UidItem {
 #[derive(Deserialize)]
 struct UidMeta {
     uid: String,
+    labels: HashMap<String, String>,
 }
 
 impl Actor {
@@ -65,25 +67,34 @@ impl Actor {
         Ok(())
     }
 
-    /// Takes the barrier LIST: no resourceVersion, so that the API server answers from its store. Its pages are of one
-    /// moment, and nothing but the UIDs is decoded.
+    /// Takes the barrier LIST, or has part in one with other objects of the namespace that is begun after this call.
     ///
     /// # Errors
     /// The API server refused or was out of reach.
-    pub async fn barrier(&self, runtime: &AgentRuntime, epoch: i64) -> Result<Barrier, Error> {
+    pub async fn barrier(&self, owner: &Owner, epoch: i64) -> Result<Barrier, Error> {
+        let list = async |names: &[String]| self.list_pods(&owner.namespace, names).await;
+        let pods = self.lists.of(&owner.namespace, &owner.name, list).await?;
+        Ok(Barrier { epoch, pods })
+    }
+
+    /// The UIDs of the pods of these objects. No resourceVersion, so that the API server answers from its store; the
+    /// pages are of one moment.
+    async fn list_pods(&self, namespace: &str, runtimes: &[String]) -> Result<HashMap<String, Vec<String>>, Error> {
         let what = "the barrier LIST of pods";
-        let path = Pod::url_path(&(), runtime.namespace().as_deref());
-        let mut params = ListParams::default().labels(&selector(&runtime.name_any())).limit(PAGE);
-        let mut pods = Vec::new();
+        let path = Pod::url_path(&(), Some(namespace));
+        let mut params = ListParams::default().labels(&selector(runtimes)).limit(PAGE);
+        let mut pods: HashMap<String, Vec<String>> = HashMap::new();
         loop {
             let request = Request::new(&path).list_metadata(&params);
             let request = request
                 .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
             let page: UidPage = within(what, self.client.request(request)).await?;
-            pods.extend(page.items.into_iter().flatten().map(|item| item.metadata.uid));
+            for UidItem { metadata: UidMeta { uid, mut labels } } in page.items.into_iter().flatten() {
+                pods.entry(labels.remove(RUNTIME_LABEL).unwrap_or_default()).or_default().push(uid);
+            }
             params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
             if params.continue_token.is_none() {
-                return Ok(Barrier { epoch, pods });
+                return Ok(pods);
             }
         }
     }
@@ -108,6 +119,6 @@ mod tests {
         let count = |page: UidPage| page.items.into_iter().flatten().count();
         assert_eq!(count(page(r#""items":null"#)), 0);
         assert_eq!(count(page(r#""items":[]"#)), 0);
-        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1"}}]"#)), 1);
+        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1","labels":{}}}]"#)), 1);
     }
 }

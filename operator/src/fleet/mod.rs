@@ -15,7 +15,6 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::act;
@@ -23,6 +22,7 @@ use crate::config::Config;
 use crate::controller::Context;
 use crate::observe::index::Owner;
 use crate::plan::freezes;
+use crate::queue::Queue;
 use known::Changed;
 
 /// A list takes no longer, or what it was to show is unknown.
@@ -43,13 +43,13 @@ const PAGE: u32 = 500;
 
 /// Follows freezes and namespaces, and keeps the freezes' statuses. An operator of some namespaces alone writes none:
 /// it does not see every runtime that a freeze holds.
-pub(crate) async fn follow(config: &Config, context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+pub(crate) async fn follow(config: &Config, context: &Arc<Context>, queue: &Queue) {
     if !config.obey_freezes {
         tracing::warn!("freezes are NOT obeyed: an AgentFreeze does not stop what this operator manages");
         context.fleet.ignore();
         return std::future::pending().await;
     }
-    let (freezes, namespaces) = (follow_freezes(context, wake), follow_namespaces(context, wake));
+    let (freezes, namespaces) = (follow_freezes(context, queue), follow_namespaces(context, queue));
     if config.watch_namespaces.is_empty() {
         tokio::join!(freezes, namespaces, report(context));
     } else {
@@ -57,22 +57,22 @@ pub(crate) async fn follow(config: &Config, context: &Arc<Context>, wake: &mpsc:
     }
 }
 
-async fn follow_freezes(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+async fn follow_freezes(context: &Arc<Context>, queue: &Queue) {
     let api: Api<AgentFreeze> = Api::all(context.client.clone());
     let take = async |event| {
         let changed = context.fleet.freezes(event, Timestamp::now(), &|| context.runtimes());
-        spread(context, wake, changed).await;
+        spread(context, queue, changed);
         context.report.notify_one();
     };
     keep_up(&api, RELIST_FREEZES, take).await;
 }
 
 /// Follows the labels of namespaces.
-async fn follow_namespaces(context: &Arc<Context>, wake: &mpsc::Sender<Owner>) {
+async fn follow_namespaces(context: &Arc<Context>, queue: &Queue) {
     let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
     let take = async |event| {
         let changed = context.fleet.namespaces(event, Timestamp::now());
-        spread(context, wake, changed).await;
+        spread(context, queue, changed);
     };
     keep_up(&api, RELIST_NAMESPACES, take).await;
 }
@@ -112,7 +112,7 @@ where
 }
 
 /// Has every object looked at that a change may concern.
-async fn spread(context: &Context, wake: &mpsc::Sender<Owner>, changed: Changed) {
+fn spread(context: &Context, queue: &Queue, changed: Changed) {
     if !changed.all && changed.freezes.is_empty() && changed.namespaces.is_empty() {
         return;
     }
@@ -129,9 +129,7 @@ async fn spread(context: &Context, wake: &mpsc::Sender<Owner>, changed: Changed)
     };
     for runtime in context.runtimes().iter().filter(|runtime| concerned(runtime)) {
         let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
-        if wake.send(owner).await.is_err() {
-            return;
-        }
+        queue.wake(owner);
     }
 }
 

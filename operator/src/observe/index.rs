@@ -11,7 +11,7 @@ use tokio::sync::watch;
 pub const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
 
 /// The namespace and name of an AgentRuntime.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
     /// The namespace.
     pub namespace: String,

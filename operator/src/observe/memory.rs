@@ -15,6 +15,8 @@ use crate::trace::Transition;
 pub struct Memory {
     boot: Option<Written<BootConfigMap>>,
     runtime: Option<Written<Arc<AgentRuntime>>>,
+    /// The newest generation that was shown.
+    generation: Option<i64>,
     children: HashMap<ChildKey, AppliedChild>,
     seen: HashMap<ChildKey, String>,
     /// The last barrier LIST.
@@ -73,6 +75,13 @@ impl Memory {
     pub fn runtime(&mut self, seen: Arc<AgentRuntime>) -> Arc<AgentRuntime> {
         self.runtime = self.runtime.take().filter(|written| written.replaced == seen.resource_version());
         self.runtime.as_ref().map_or(seen, |written| Arc::clone(&written.value))
+    }
+
+    /// Whether a newer spec of the object has been shown than this one.
+    #[must_use]
+    pub fn is_outdated(&mut self, seen: &AgentRuntime) -> bool {
+        self.generation = self.generation.max(seen.metadata.generation);
+        self.generation > seen.metadata.generation
     }
 
     /// The children: one that we applied counts as applied until the watch shows otherwise.
@@ -168,6 +177,17 @@ mod tests {
         assert_eq!(version("1").as_deref(), Some("2"), "the watch is behind");
         assert_eq!(version("3").as_deref(), Some("3"), "somebody else wrote it");
         assert_eq!(version("1").as_deref(), Some("1"), "what is shown counts from then on");
+    }
+
+    #[test]
+    fn an_object_is_outdated_once_a_newer_spec_was_shown() {
+        let mut memory = Memory::default();
+        let mut outdated = |generation: i64| {
+            let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
+            object.metadata.generation = Some(generation);
+            memory.is_outdated(&object)
+        };
+        assert_eq!([1, 2, 2, 1, 3].map(&mut outdated), [false, false, false, true, false]);
     }
 
     #[test]

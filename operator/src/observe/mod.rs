@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct Observed {
     /// The object, with the resourceVersion that a status write must carry.
     pub runtime: Arc<AgentRuntime>,
+    /// This process has been shown a newer spec of it: the watch is out of order, or the store was put back.
+    pub outdated: bool,
     /// The boot ConfigMap.
     pub boot: Option<BootConfigMap>,
     /// The children made by server-side apply.

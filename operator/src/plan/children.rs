@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 use super::epoch::Policy;
 use super::pods::Standing;
 use super::protection::{PROTECTED_SINCE, Protection};
-use super::rollout::Blueprint;
+use super::rollout::{self, Drawing};
+use super::sketch::{Drawn, Sketch};
 use super::{Child, Settings, manifest, name_of, template};
 use crate::observe::{ChildKey, ChildKind, Observed};
 
@@ -56,32 +57,60 @@ pub(super) fn plan(
     settings: &Settings,
     policy: &Policy,
     standings: &[Standing<'_>],
-    blueprint: Option<Blueprint>,
     protection: Protection,
     waits: bool,
+    sketch: &mut Sketch,
 ) -> Wanted {
-    let runtime = seen.runtime.as_ref();
     let replicas = replicas(seen, policy, standings);
-    let Some(Blueprint { agent, template, hash, fault, withheld }) = blueprint else {
-        return Wanted::withheld(replicas);
-    };
+    let Some(blueprint) = sketch.blueprint.clone() else { return Wanted::withheld(replicas) };
+    let delete = unused(seen, blueprint.agent.as_ref());
+    let withheld = rollout::is_withheld(seen, &blueprint);
+    let wanted = Wanted { apply: Vec::new(), delete, replicas, fault: blueprint.fault, withheld };
+    // How many pods a stop wants depends on what was applied.
+    let stops = policy.desired == Desired::Stopped && replicas > 0;
+    let stand = |drawn: &Drawn| drawn.is_of(replicas, protection) && all_stand(seen, policy, drawn, waits);
+    if !stops && (withheld || sketch.children.as_ref().is_some_and(stand)) {
+        return wanted;
+    }
+    let Some(Drawing { agent, template }) = rollout::draw(seen, settings) else { return wanted };
+    let children = around_pods(seen, settings, agent, protection, &template);
+    let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &blueprint.hash);
+    sketch.children = Some(Drawn::of(replicas, protection, children.iter().chain([&deployment])));
+    let mut apply: Vec<Child> = children.into_iter().filter(|child| differs(seen, &child.key, &child.hash)).collect();
+    let changed = differs(seen, &deployment.key, &deployment.hash) || strategy_must_change(seen, policy, replicas);
+    if !waits && changed {
+        apply.push(deployment);
+    }
+    if withheld {
+        apply.clear();
+    }
+    Wanted { apply, replicas, ..wanted }
+}
+
+/// All children but the Deployment.
+fn around_pods(
+    seen: &Observed,
+    settings: &Settings,
+    agent: Option<Child>,
+    protection: Protection,
+    template: &Value,
+) -> Vec<Child> {
+    let runtime = seen.runtime.as_ref();
     let mut children: Vec<Child> = agent.into_iter().collect();
     children.push(service(runtime, name_of(runtime).to_owned(), false));
     children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
     children.push(service_account(runtime));
     children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
     children.push(disruption_budget(runtime, protection));
-    children.push(network_policy(runtime, settings, &template));
-    let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &hash);
-    let mut apply: Vec<Child> = children.iter().filter(|c| differs(seen, c)).cloned().collect();
-    if !waits && (differs(seen, &deployment) || strategy_must_change(seen, policy, replicas)) {
-        apply.push(deployment);
-    }
-    if withheld {
-        apply.clear();
-    }
-    let delete = unused(seen, &children);
-    Wanted { apply, delete, replicas, fault, withheld }
+    children.push(network_policy(runtime, settings, template));
+    children
+}
+
+/// Whether nothing that was drawn is to be applied.
+fn all_stand(seen: &Observed, policy: &Policy, drawn: &Drawn, waits: bool) -> bool {
+    let Some(((deployment, hash), others)) = drawn.hashes.split_last() else { return false };
+    others.iter().all(|(key, hash)| !differs(seen, key, hash))
+        && (waits || !differs(seen, deployment, hash) && !strategy_must_change(seen, policy, drawn.replicas))
 }
 
 /// The number of pods and the Deployment that says so. A stop that takes the pods away is not taken back by a
@@ -112,10 +141,8 @@ pub(super) fn replicas(seen: &Observed, policy: &Policy, standings: &[Standing<'
     }
 }
 
-fn differs(seen: &Observed, child: &Child) -> bool {
-    seen.children
-        .get(&child.key)
-        .is_none_or(|facts| facts.drifted || facts.hash.as_deref() != Some(child.hash.as_str()))
+fn differs(seen: &Observed, key: &ChildKey, hash: &str) -> bool {
+    seen.children.get(key).is_none_or(|facts| facts.drifted || facts.hash.as_deref() != Some(hash))
 }
 
 /// The strategy alone is no reason to write, or each pause would write the Deployment. It matters
@@ -136,13 +163,13 @@ fn strategy(runtime: &AgentRuntime, policy: &Policy) -> &'static str {
 }
 
 /// ConfigMaps of earlier definitions, once no pod can need them any more.
-fn unused(seen: &Observed, wanted: &[Child]) -> Vec<ChildKey> {
+fn unused(seen: &Observed, wanted: Option<&ChildKey>) -> Vec<ChildKey> {
     let rolled = seen.deployment.as_ref().is_some_and(|d| d.observed && d.replicas == d.updated);
     if !rolled || seen.pods.iter().any(|pod| pod.terminating) {
         return Vec::new();
     }
     let old = seen.children.keys().filter(|key| key.kind == ChildKind::ConfigMap);
-    old.filter(|key| wanted.iter().all(|child| child.key != **key)).cloned().collect()
+    old.filter(|key| Some(*key) != wanted).cloned().collect()
 }
 
 /// The ConfigMap of the agent's definition, named by content.

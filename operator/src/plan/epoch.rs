@@ -119,12 +119,12 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
     Decided { write: Some(write(seen, &file, record, confirm)), file }
 }
 
-/// Whether the file lets run what one that this process has not written holds back.
+/// Whether the file lets run what one holds back that this process has not written, or has written for a newer spec.
 fn lets_run(seen: &Observed, current: Option<&BootFile>, next: &BootFile) -> bool {
     let Some(current) = current else { return next.state == Desired::Running && next.epoch > 1 };
     let ours = seen.epoch_since.is_some_and(|(epoch, from)| epoch == current.epoch && from > Timestamp::UNIX_EPOCH);
     let loosens = next.state == Desired::Running && current.state != Desired::Running;
-    !ours && (loosens || next.release_epoch > current.release_epoch)
+    (!ours || seen.outdated) && (loosens || next.release_epoch > current.release_epoch)
 }
 
 fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: Option<Confirm>) -> BootWrite {

@@ -489,7 +489,7 @@ proptest! {
 }
 
 #[test]
-fn what_another_process_held_back_is_let_run_only_from_the_store() {
+fn what_another_process_or_a_newer_spec_held_back_is_let_run_only_from_the_store() {
     let mut world = World::new(DesiredState::Running, 1);
     world.settle(20);
     let confirmed = |world: &World| plan(&world.observed(), &settings(), world.now).boot.unwrap().confirm;
@@ -504,6 +504,9 @@ fn what_another_process_held_back_is_let_run_only_from_the_store() {
     world.settle(20);
     world.ask(DesiredState::Running);
     assert!(world.epoch_since != ours && confirmed(&world).is_none(), "its own pause was planned from older caches");
+    let older = Observed { outdated: true, ..world.observed() };
+    let boot = plan(&older, &settings(), world.now).boot.unwrap();
+    assert_eq!(boot.confirm, Some(Confirm { freezes: true }), "an older spec takes nothing back by itself");
     for another in [Some((2, Timestamp::UNIX_EPOCH)), ours, None] {
         let mut resumed = world.clone();
         resumed.epoch_since = another;

@@ -9,10 +9,14 @@ use crate::observe::index::RUNTIME_LABEL;
 /// The value of `app.kubernetes.io/managed-by` on every child; watches filter by it.
 pub const MANAGED_BY: &str = "agentruntime-operator";
 
-/// The labels by which the pods of an object are found.
+/// The labels by which the pods of these objects are found.
 #[must_use]
-pub fn selector(runtime: &str) -> String {
-    format!("app.kubernetes.io/managed-by={MANAGED_BY},{RUNTIME_LABEL}={runtime}")
+pub fn selector(runtimes: &[String]) -> String {
+    let of = match runtimes {
+        [one] => format!("={one}"),
+        several => format!(" in ({})", several.join(",")),
+    };
+    format!("app.kubernetes.io/managed-by={MANAGED_BY},{RUNTIME_LABEL}{of}")
 }
 
 pub(super) fn labels(runtime: &str) -> Value {

@@ -13,6 +13,7 @@ mod pods;
 mod protection;
 mod reading;
 mod rollout;
+mod sketch;
 mod status;
 mod suspended;
 mod template;
@@ -34,6 +35,7 @@ pub use epoch::{HOOKS_ANNOTATION, boot_name};
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{MANAGED_BY, selector};
 pub use protection::PROTECTED_SINCE;
+pub use sketch::Sketch;
 pub use suspended::Scale;
 
 use effective::{Kind, held};
@@ -227,12 +229,19 @@ pub struct Announcement {
 /// Decides what is to be done. Reads no clock and does no I/O: the same input gives the same plan.
 #[must_use]
 pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
+    plan_with(seen, settings, now, &mut Sketch::default())
+}
+
+/// The same plan, made sooner by what was drawn of the object before.
+#[must_use]
+pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &mut Sketch) -> Plan {
     let runtime = seen.runtime.as_ref();
     if runtime.metadata.deletion_timestamp.is_some() {
         // Owner references take the children away; pods drain by themselves on SIGTERM.
         return Plan::default();
     }
-    let blueprint = rollout::blueprint(seen, settings);
+    sketch.renew(seen, settings);
+    let blueprint = rollout::blueprint(seen, settings, sketch);
     let drains = blueprint.as_ref().is_some_and(|blueprint| rollout::drains(seen, blueprint));
     let mut effective = effective::decide(seen, drains, now);
     let hooks = hooks::decide(seen, &effective, now);
@@ -247,7 +256,7 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
     } else {
         let waits = effective.kind == Kind::Rollout
             && (hooks.holds || standings.iter().any(|standing| rollout::waits_for(standing, seen, &policy, now)));
-        children::plan(seen, settings, &policy, &standings, blueprint, protection, waits)
+        children::plan(seen, settings, &policy, &standings, protection, waits, sketch)
     };
     let scale = suspended::scale(seen, &policy, effective.disabled, &wanted);
     let reading = reading::Reading::of(seen, &decided.file, &effective, &hooks, &standings, &wanted, now);

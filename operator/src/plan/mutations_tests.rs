@@ -130,3 +130,21 @@ proptest! {
         prop_assert!(pods == new || (held && pods < new), "{} pods, and {} of a new object", pods, new);
     }
 }
+
+#[test]
+fn a_pause_draws_no_child_anew_and_a_changed_template_does() {
+    let mut world = World::new(DesiredState::Running, 2);
+    world.settle(30);
+    let drawn = |world: &World| {
+        let _ = world.plan();
+        let sketch = world.sketch.borrow();
+        let hashes = &sketch.children.as_ref().unwrap().hashes;
+        (hashes.as_ptr(), hashes.clone())
+    };
+    let (at, hashes) = drawn(&world);
+    world.ask(DesiredState::Paused);
+    world.settle(30);
+    assert_eq!(drawn(&world).0, at, "the hashes are those that stood there");
+    world.runtime.spec.restart_nonce = Some("1".to_owned());
+    assert_ne!(drawn(&world).1, hashes);
+}

@@ -1,5 +1,6 @@
 //! Plans as snapshots, and the laws that every plan obeys.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ struct World {
     hooked: Vec<String>,
     hook_error: Option<String>,
     agent: String,
+    sketch: RefCell<Sketch>,
 }
 
 /// A pod that obeys, or hangs.
@@ -108,6 +110,7 @@ impl World {
             hooked: Vec::new(),
             hook_error: None,
             agent: "{}".to_owned(),
+            sketch: RefCell::default(),
         }
     }
 
@@ -119,6 +122,7 @@ impl World {
     fn observed(&self) -> Observed {
         Observed {
             runtime: Arc::new(self.runtime.clone()),
+            outdated: false,
             boot: self.boot.clone(),
             children: self.children.clone(),
             deployment: self.deployment.clone(),
@@ -150,7 +154,11 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        plan(&self.observed(), &settings(), self.now)
+        let seen = self.observed();
+        let plan = plan(&seen, &settings(), self.now);
+        let sooner = plan_with(&seen, &settings(), self.now, &mut self.sketch.borrow_mut());
+        assert_eq!(sooner, plan, "what was drawn before changes no plan");
+        plan
     }
 
     /// Carries out one plan as the executor and a cluster would.

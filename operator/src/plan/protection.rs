@@ -57,6 +57,14 @@ pub(super) fn decide(seen: &Observed, standings: &[Standing<'_>], now: Timestamp
 }
 
 impl Protection {
+    /// What the disruption budget is drawn from: not how long it stays so.
+    pub(super) fn drawn(self) -> Self {
+        match self {
+            Self::Active { since, .. } => Self::Active { since, left: Duration::ZERO },
+            Self::None | Self::Spent { .. } => self,
+        }
+    }
+
     /// How long until it may be otherwise though nothing happens.
     pub(super) fn edge(self) -> Option<Duration> {
         match self {

@@ -7,39 +7,59 @@ use serde_json::Value;
 use super::children::{self, agent_config_map, deployment_name};
 use super::epoch::Policy;
 use super::pods::Standing;
+use super::sketch::Sketch;
 use super::{Child, Settings, agent, effective, hooks, name_of, since, template};
 use crate::observe::{AgentText, ChildKey, ChildKind, DeploymentFacts, Observed};
 
 /// The pods as the spec wants them.
+#[derive(Clone, Debug)]
 pub(super) struct Blueprint {
     /// The ConfigMap of the agent's definition.
-    pub(super) agent: Option<Child>,
-    pub(super) template: Value,
+    pub(super) agent: Option<ChildKey>,
     /// The hash of the template, by which a changed one is told from a changed number of pods.
     pub(super) hash: String,
     /// What is wrong with the spec, though the API server would take it: a reason and a sentence.
     pub(super) fault: Option<(&'static str, String)>,
-    /// It cannot be applied.
-    pub(super) withheld: bool,
+}
+
+/// A blueprint with what it is of: the ConfigMap and the pod template.
+pub(super) struct Drawing {
+    pub(super) agent: Option<Child>,
+    pub(super) template: Value,
 }
 
 /// None while the agent's definition is missing.
-pub(super) fn blueprint(seen: &Observed, settings: &Settings) -> Option<Blueprint> {
+pub(super) fn draw(seen: &Observed, settings: &Settings) -> Option<Drawing> {
     let runtime = seen.runtime.as_ref();
-    let agent = match &seen.agent {
-        AgentText::Found { text, file } => Some((agent_config_map(runtime, text, file), file.as_str())),
-        AgentText::Builtin => None,
+    let (agent, file) = match &seen.agent {
+        AgentText::Found { text, file } => (Some(agent_config_map(runtime, text, file)), file.as_str()),
+        AgentText::Builtin => (None, ""),
         AgentText::Missing(_) => return None,
     };
-    let mount = agent.as_ref().map(|(child, file)| (child.key.name.as_str(), *file));
+    let mount = agent.as_ref().map(|child| (child.key.name.as_str(), file));
     let template = template::pod_template(runtime, settings, mount);
-    let fault = timers(runtime, &seen.agent)
-        .or_else(|| hooks::fault(runtime, settings))
-        .or_else(|| template::fault(runtime, &template));
-    let refused = seen.refusal.as_ref().is_some_and(|r| Some(r.generation) == runtime.metadata.generation);
-    let hash = children::short_hash(template.to_string().as_bytes());
-    let withheld = refused || fault.is_some();
-    Some(Blueprint { agent: agent.map(|(child, _)| child), template, hash, fault, withheld })
+    Some(Drawing { agent, template })
+}
+
+/// None while the agent's definition is missing.
+pub(super) fn blueprint(seen: &Observed, settings: &Settings, sketch: &mut Sketch) -> Option<Blueprint> {
+    if sketch.blueprint.is_none() || matches!(seen.agent, AgentText::Missing(_)) {
+        sketch.blueprint = None;
+        let runtime = seen.runtime.as_ref();
+        let Drawing { agent, template } = draw(seen, settings)?;
+        let fault = timers(runtime, &seen.agent)
+            .or_else(|| hooks::fault(runtime, settings))
+            .or_else(|| template::fault(runtime, &template));
+        let hash = children::short_hash(template.to_string().as_bytes());
+        sketch.blueprint = Some(Blueprint { agent: agent.map(|child| child.key), hash, fault });
+    }
+    sketch.blueprint.clone()
+}
+
+/// Whether the children are kept back: they were refused, or would be.
+pub(super) fn is_withheld(seen: &Observed, blueprint: &Blueprint) -> bool {
+    let generation = seen.runtime.metadata.generation;
+    blueprint.fault.is_some() || seen.refusal.as_ref().is_some_and(|refusal| Some(refusal.generation) == generation)
 }
 
 /// Pods with a store each would each run every tick; in one that they share, a tick is run once.
@@ -62,7 +82,9 @@ fn timers(runtime: &AgentRuntime, agent: &AgentText) -> Option<(&'static str, St
 /// old pod is told to end, so that none of them goes back to work in between.
 pub(super) fn drains(seen: &Observed, blueprint: &Blueprint) -> bool {
     let runtime = seen.runtime.as_ref();
-    let asked = runtime.spec.lifecycle.drain_before_restart && !blueprint.withheld && !effective::is_disabled(runtime);
+    let asked = runtime.spec.lifecycle.drain_before_restart
+        && !is_withheld(seen, blueprint)
+        && !effective::is_disabled(runtime);
     let Some(deployment) = seen.deployment.as_ref().filter(|_| asked) else { return false };
     let shown = is_shown(seen);
     let changed = shown && replaces(deployment, blueprint);

@@ -47,7 +47,7 @@ pub(super) fn write(
         ready_replicas: count(|s| s.serves()),
         acknowledged_replicas: count(|s| s.acknowledged),
         updated_replicas: seen.deployment.as_ref().map_or(0, |d| d.updated),
-        selector: selector(name_of(runtime)),
+        selector: selector(&[name_of(runtime).to_owned()]),
         in_flight: reading.in_flight.filter(|_| counting),
         waiting_for_input: total(|s| s.waiting_for_input),
         queued: total(|s| s.queued),

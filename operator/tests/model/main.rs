@@ -75,6 +75,13 @@ fn without_the_fence_the_model_finds_the_way_to_break_it() {
 }
 
 #[test]
+fn without_a_look_at_the_store_the_model_finds_the_way_to_break_it() {
+    let bounds =
+        Bounds { operators: 2, asks: &[Desired::Paused], works: 0, broken: Broken::Confirm, ..Bounds::default() };
+    assert!(walk("no confirmation", bounds).is_some());
+}
+
+#[test]
 fn without_the_record_on_disk_the_model_finds_the_way_to_break_it() {
     let bounds = Bounds { asks: &PAUSE_AND_RESUME, crashes: 1, broken: Broken::Record, ..Bounds::default() };
     assert!(walk("no record", bounds).is_some());

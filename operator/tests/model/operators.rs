@@ -38,10 +38,19 @@ struct Picture {
 /// What a plan does to the world.
 #[derive(Clone, Debug)]
 struct Effects {
-    boot: Option<(Option<u32>, Arc<str>)>,
+    boot: Option<BootSwap>,
     commands: Vec<Sent>,
     barrier: Option<i64>,
     status: Option<Arc<str>>,
+}
+
+/// A compare-and-swap of the boot ConfigMap.
+#[derive(Clone, Debug)]
+struct BootSwap {
+    replaces: Option<u32>,
+    text: Arc<str>,
+    /// Only if the store shows the spec as it was seen.
+    confirm: bool,
 }
 
 /// Plans that were made before: many worlds look the same to an operator.
@@ -79,6 +88,17 @@ impl Operator {
         operator.picture = Some(picture);
     }
 
+    pub(crate) fn look_at_boot(world: &mut World, n: usize) {
+        let boot = world.boot.clone();
+        let operator = &mut world.operators[n];
+        if operator.epoch.is_none() {
+            operator.epoch = boot.as_ref().map(|boot| boot.file().epoch);
+        }
+        if let Some(picture) = &mut operator.picture {
+            picture.boot = boot;
+        }
+    }
+
     /// An answer is taken for the container that the watch showed when it was asked for.
     pub(crate) fn hear(world: &mut World, n: usize, pod: usize) {
         let pod: &Pod = &world.pods[pod];
@@ -91,10 +111,12 @@ impl Operator {
     }
 
     /// One round of the controller: compare-and-swap, pushes, barrier or status.
-    pub(crate) fn act(world: &mut World, n: usize, dies: bool, plans: &Plans) {
+    pub(crate) fn act(world: &mut World, n: usize, dies: bool, confirms: bool, plans: &Plans) {
         let effects = plans.of(&world.operators[n]);
-        if let Some((replaces, text)) = &effects.boot {
-            if world.boot.as_ref().map(|boot| boot.version) != *replaces {
+        if let Some(BootSwap { replaces, text, confirm }) = &effects.boot {
+            let seen = world.operators[n].picture.as_ref().map(|picture| picture.runtime.generation);
+            let confirmed = !(confirms && *confirm) || seen == Some(world.runtime.generation);
+            if !confirmed || world.boot.as_ref().map(|boot| boot.version) != *replaces {
                 return;
             }
             let version = world.next_version();
@@ -182,6 +204,7 @@ impl Operator {
             keys: Arc::default(),
             refusal: None,
             protected_since: None,
+            outdated: false,
             fleet: FleetView::default(),
             pods,
         }
@@ -207,8 +230,9 @@ fn decide(seen: &Observed) -> Plan {
 
 fn effects(plan: Plan) -> Effects {
     let boot = plan.boot.map(|boot| {
+        let text = serde_json::to_string(&boot.file).unwrap().into();
         let replaces = boot.replaces.map(|version| version.parse().unwrap());
-        (replaces, serde_json::to_string(&boot.file).unwrap().into())
+        BootSwap { replaces, text, confirm: boot.confirm.is_some() }
     });
     let commands = plan.orders.into_iter().filter_map(|order| match order.call {
         Call::Command { verb, body } => {

@@ -56,6 +56,8 @@ pub(crate) enum Broken {
     Fence,
     /// Pods forget at a crash, and believe an old boot file.
     Record,
+    /// Operators let run what another held back without a look at the store.
+    Confirm,
 }
 
 /// An object of the API server with the version that a compare-and-swap names.
@@ -118,6 +120,8 @@ pub(crate) enum Step {
     Ask,
     /// An operator's watches catch up.
     Look(usize),
+    /// That of the boot ConfigMap does, and the others do not.
+    LookAtBoot(usize),
     /// An operator plans, and carries it out; or dies after its first write.
     Act(usize, bool),
     /// An operator hears how a pod stands.
@@ -181,12 +185,14 @@ impl World {
         self.status().is_some_and(|status| status.state == Some(state))
     }
 
-    /// While the newest epoch is the one that status calls paused, no pod works and none could begin.
+    /// While status calls the newest epoch paused, or the newest spec that asks for it, no pod works and none could
+    /// begin.
     fn keeps_the_promise(&self) -> bool {
         let Some(status) = self.status().filter(|status| status.state == Some(RuntimeState::Paused)) else {
             return true;
         };
-        self.newest > status.epoch || self.pods.iter().all(Pod::is_still)
+        let asked = self.runtime.desired == Desired::Paused && status.observed_generation == self.runtime.generation;
+        (!asked && self.newest > status.epoch) || self.pods.iter().all(Pod::is_still)
     }
 }
 
@@ -205,7 +211,7 @@ impl stateright::Model for Model {
         for (n, operator) in world.operators.iter().enumerate() {
             steps.push(Step::Look(n));
             if operator.has_looked() {
-                steps.extend([Step::Act(n, false), Step::Act(n, true)]);
+                steps.extend([Step::LookAtBoot(n), Step::Act(n, false), Step::Act(n, true)]);
                 steps.extend((0..world.pods.len()).map(|pod| Step::Hear(n, pod)));
             }
             if world.restarts < self.bounds.restarts {
@@ -241,7 +247,11 @@ impl stateright::Model for Model {
                 world.asked += 1;
             }
             Step::Look(n) => Operator::look(&mut world, n),
-            Step::Act(n, dies) => Operator::act(&mut world, n, dies, &self.plans),
+            Step::LookAtBoot(n) => Operator::look_at_boot(&mut world, n),
+            Step::Act(n, dies) => {
+                let confirms = self.bounds.broken != Broken::Confirm;
+                Operator::act(&mut world, n, dies, confirms, &self.plans);
+            }
             Step::Hear(n, pod) => Operator::hear(&mut world, n, pod),
             Step::Arrive(sent) => {
                 let pod = world.pods.iter_mut().find(|pod| pod.uid == sent.pod)?;

@@ -272,10 +272,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "28",
         file: "operator/src/plan/epoch.rs",
-        from: "    !ours && (loosens || ",
-        to: "    !ours && (loosens && ours || ",
+        from: "    (!ours || seen.outdated) && (loosens || ",
+        to: "    (!ours || seen.outdated) && (loosens && ours || ",
         guard: Guard::Lib,
-        test: "what_another_process_held_back_is_let_run_only_from_the_store",
+        test: "what_another_process_or_a_newer_spec_held_back_is_let_run_only_from_the_store",
     },
     Mutant {
         rule: "29",
@@ -380,5 +380,21 @@ pub(super) const MUTANTS: &[Mutant] = &[
         to: "seen.epoch_since?",
         guard: Guard::Lib,
         test: "a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status",
+    },
+    Mutant {
+        rule: "turns",
+        file: "operator/src/queue.rs",
+        from: "            _ if standing.woken => self.waiting.push_back(owner),\n",
+        to: "",
+        guard: Guard::Lib,
+        test: "nobody_is_forgotten_and_nobody_is_visited_twice_at_once",
+    },
+    Mutant {
+        rule: "sketch",
+        file: "operator/src/plan/sketch.rs",
+        from: "(spec.desired_state, spec.resume_nonce) = (DesiredState::default(), None);",
+        to: "(spec.desired_state, spec.template) = (DesiredState::default(), None);",
+        guard: Guard::Lib,
+        test: "a_thousand_changes_of_specs_end_where_new_objects_of_those_specs_do",
     },
 ];

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lifecycle::fence::{self, Record};
-use lifecycle::machine::{Event, GateMode, Phase};
+use lifecycle::machine::{Event, GateMode, Next, Phase};
 use lifecycle::{BootFile, Keys, Machine, State};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -123,6 +123,13 @@ impl Pod {
     pub(crate) fn crash(&self) {
         let mut core = self.lock();
         if core.machine.phase == Phase::Exited || *self.process.borrow() == 0 {
+            return;
+        }
+        if core.machine.phase == Phase::Stopping(Next::Exit) {
+            // No container of a pod that is on its way out is started again.
+            core.executing = 0;
+            core.machine.event(Event::Idle, true);
+            self.after(&mut core);
             return;
         }
         let (machine, keys) = boot(&self.runtime_uid, core.record.as_ref(), core.mount.as_ref());

@@ -1,0 +1,81 @@
+//! What was drawn of an object before: whether anything is to be applied is mostly seen without drawing it anew.
+
+use crds::DesiredState;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use super::protection::Protection;
+use super::rollout::Blueprint;
+use super::{Child, Settings, name_of, uid_of};
+use crate::observe::{AgentText, ChildKey, Observed};
+
+/// The hashes of an object's children, and of what they were drawn from. It spares work; no plan depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct Sketch {
+    /// None for nothing, and for what has no digest.
+    source: Option<[u8; 32]>,
+    pub(super) blueprint: Option<Blueprint>,
+    pub(super) children: Option<Drawn>,
+}
+
+/// The children for one number of pods and one protection of them.
+#[derive(Clone, Debug)]
+pub(super) struct Drawn {
+    pub(super) replicas: i32,
+    protection: Protection,
+    /// Keys and hashes; the Deployment comes last.
+    pub(super) hashes: Vec<(ChildKey, String)>,
+}
+
+impl Drawn {
+    pub(super) fn of<'a>(replicas: i32, protection: Protection, children: impl Iterator<Item = &'a Child>) -> Self {
+        let hashes = children.map(|child| (child.key.clone(), child.hash.clone())).collect();
+        Self { replicas, protection: protection.drawn(), hashes }
+    }
+
+    pub(super) fn is_of(&self, replicas: i32, protection: Protection) -> bool {
+        (self.replicas, self.protection) == (replicas, protection.drawn())
+    }
+}
+
+/// What children are drawn from, but for the text of the agent's definition.
+#[derive(Serialize)]
+struct Source<'a> {
+    namespace: Option<&'a String>,
+    name: &'a str,
+    uid: &'a str,
+    spec: crds::AgentRuntimeSpec,
+    file: Option<&'a String>,
+    settings: (&'a str, &'a str, bool),
+}
+
+impl Sketch {
+    /// Forgets what was drawn from something else.
+    pub(super) fn renew(&mut self, seen: &Observed, settings: &Settings) {
+        let source = source(seen, settings);
+        if source.is_none() || self.source != source {
+            *self = Self { source, ..Self::default() };
+        }
+    }
+}
+
+fn source(seen: &Observed, settings: &Settings) -> Option<[u8; 32]> {
+    let runtime = seen.runtime.as_ref();
+    let mut spec = runtime.spec.clone();
+    // No child is drawn from these, and they change with each pause.
+    (spec.desired_state, spec.resume_nonce) = (DesiredState::default(), None);
+    let (text, file) = match &seen.agent {
+        AgentText::Found { text, file } => (text.as_str(), Some(file)),
+        AgentText::Builtin | AgentText::Missing(_) => ("", None),
+    };
+    let source = Source {
+        namespace: runtime.metadata.namespace.as_ref(),
+        name: name_of(runtime),
+        uid: uid_of(runtime),
+        spec,
+        file,
+        settings: (&settings.runtime_image, &settings.namespace, settings.exec_hooks),
+    };
+    let source = serde_json::to_vec(&source).ok()?;
+    Some(Sha256::new().chain_update(source).chain_update(text).finalize().into())
+}

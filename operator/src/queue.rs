@@ -1,0 +1,268 @@
+//! Which objects are to be visited, and when: each by one visit at a time, and no more at once than are allowed.
+//!
+//! kube's Controller does the same by a timer, which makes each visit wait for its tick: a millisecond or two for
+//! every change and every answer of a pod, which is a tenth of what a pause takes.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::observe::index::Owner;
+
+/// A visit that came to no end of its own is repeated after this.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// With nothing to wait for.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// The queue; its clones are the same one. It holds each name once, however often it is woken.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    agenda: Mutex<Agenda>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// Has an object visited as soon as there is room; once more if a visit is under way, which may have looked already.
+    pub fn wake(&self, owner: Owner) {
+        self.lock().wake(owner);
+        self.shared.changed.notify_one();
+    }
+
+    /// Objects that wait for their turn.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.lock().waiting.len()
+    }
+
+    /// Visits until `stop`, then waits for the visits under way. A visit says when to come again though nobody wakes
+    /// it; one that says nothing is the last until then.
+    pub(crate) async fn run<V>(&self, concurrency: usize, stop: &CancellationToken, visit: impl Fn(Owner) -> V)
+    where
+        V: Future<Output = Option<Duration>> + Send + 'static,
+    {
+        let mut visits = JoinSet::new();
+        let mut visited = HashMap::new();
+        loop {
+            let (turns, next) = self.lock().turns(Instant::now(), concurrency.saturating_sub(visits.len()));
+            for owner in turns {
+                visited.insert(visits.spawn(visit(owner.clone())).id(), owner);
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(ended) = visits.join_next_with_id() => self.end(&mut visited, ended),
+                () = self.shared.changed.notified() => {}
+                () = sleep_until(next) => {}
+            }
+        }
+        while visits.join_next().await.is_some() {}
+    }
+
+    fn end(&self, visited: &mut HashMap<task::Id, Owner>, ended: Result<(task::Id, Option<Duration>), JoinError>) {
+        let (id, again) = ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a visit ended in a panic, and is made again");
+            (error.id(), Some(AFTER_PANIC))
+        });
+        if let Some(owner) = visited.remove(&id) {
+            self.lock().end(owner, again.map(|again| Instant::now() + again));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Agenda> {
+        self.shared.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who waits, who is visited, and who is visited later.
+#[derive(Debug, Default)]
+struct Agenda {
+    /// In the order of their turns.
+    waiting: VecDeque<Owner>,
+    later: BTreeSet<(Instant, Owner)>,
+    known: HashMap<Owner, Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    /// Woken since its last visit began.
+    woken: bool,
+    visited: bool,
+    /// When it is visited though nobody wakes it.
+    at: Option<Instant>,
+}
+
+impl Agenda {
+    fn wake(&mut self, owner: Owner) {
+        let standing = self.known.entry(owner.clone()).or_default();
+        if std::mem::replace(&mut standing.woken, true) {
+            return;
+        }
+        if let Some(at) = standing.at.take() {
+            self.later.remove(&(at, owner.clone()));
+        }
+        if !standing.visited {
+            self.waiting.push_back(owner);
+        }
+    }
+
+    /// Who is visited now, at most so many, and when to look again though nobody is woken.
+    fn turns(&mut self, now: Instant, room: usize) -> (Vec<Owner>, Instant) {
+        while let Some((_, owner)) = self.later.first().filter(|(at, _)| *at <= now) {
+            let owner = owner.clone();
+            self.wake(owner);
+        }
+        let count = room.min(self.waiting.len());
+        let turns: Vec<Owner> = self.waiting.drain(..count).collect();
+        for owner in &turns {
+            if let Some(standing) = self.known.get_mut(owner) {
+                *standing = Standing { visited: true, ..Standing::default() };
+            }
+        }
+        (turns, self.later.first().map_or(now + LONG, |(at, _)| *at))
+    }
+
+    fn end(&mut self, owner: Owner, again: Option<Instant>) {
+        let Some(standing) = self.known.get_mut(&owner) else { return };
+        standing.visited = false;
+        match again {
+            _ if standing.woken => self.waiting.push_back(owner),
+            Some(at) => {
+                standing.at = Some(at);
+                self.later.insert((at, owner));
+            }
+            None => drop(self.known.remove(&owner)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proptest::prelude::*;
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    fn owner(number: usize) -> Owner {
+        Owner { namespace: "agents".to_owned(), name: number.to_string() }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Wake(usize),
+        /// So many seconds pass and so many visits have room.
+        Turns(u64, usize),
+        /// One of those under way ends, to be visited again after so many seconds.
+        End(usize, Option<u64>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..4_usize).prop_map(Step::Wake),
+            (0..4_u64, 0..3_usize).prop_map(|(seconds, room)| Step::Turns(seconds, room)),
+            (0..4_usize, proptest::option::of(0..5_u64)).prop_map(|(which, again)| Step::End(which, again)),
+        ]
+    }
+
+    proptest! {
+        /// Each who was woken, or whose time has come, is visited after that and by one visit at a time; nobody else is.
+        #[test]
+        fn nobody_is_forgotten_and_nobody_is_visited_twice_at_once(steps in proptest::collection::vec(step(), 0..60)) {
+            let (mut agenda, mut now) = (Agenda::default(), Instant::now());
+            let mut wanted: HashMap<Owner, Instant> = HashMap::new();
+            let mut under_way: Vec<Owner> = Vec::new();
+            let ends = [Step::End(0, None), Step::End(0, None), Step::End(0, None), Step::End(0, None), Step::Turns(9, 9)];
+            for step in steps.into_iter().chain(ends) {
+                match step {
+                    Step::Wake(number) => {
+                        wanted.insert(owner(number), now);
+                        agenda.wake(owner(number));
+                    }
+                    Step::Turns(seconds, room) => {
+                        now += Duration::from_secs(seconds);
+                        let due: Vec<Owner> = wanted.iter().filter(|(_, at)| **at <= now).map(|(who, _)| who.clone()).collect();
+                        let free = due.iter().filter(|who| !under_way.contains(who)).count();
+                        let (turns, next) = agenda.turns(now, room);
+                        prop_assert_eq!(turns.len(), room.min(free));
+                        prop_assert!(next > now);
+                        let ahead = wanted.iter().filter(|(who, at)| **at > now && !under_way.contains(who)).map(|(_, at)| *at);
+                        prop_assert_eq!(ahead.min().unwrap_or(now + LONG), next);
+                        for who in turns {
+                            prop_assert!(due.contains(&who) && !under_way.contains(&who));
+                            wanted.remove(&who);
+                            under_way.push(who);
+                        }
+                    }
+                    Step::End(which, again) if which < under_way.len() => {
+                        let who = under_way.swap_remove(which);
+                        let at = again.map(|seconds| now + Duration::from_secs(seconds));
+                        if let Some(at) = at {
+                            wanted.entry(who.clone()).or_insert(at);
+                        }
+                        agenda.end(who, at);
+                    }
+                    Step::End(..) => {}
+                }
+            }
+            prop_assert!(wanted.is_empty());
+            prop_assert!(agenda.waiting.is_empty() && agenda.later.is_empty(), "{:?}", agenda);
+            prop_assert_eq!(agenda.known.len(), under_way.len(), "who is gone leaves nothing behind");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_visit_that_panics_is_made_again_and_a_stop_waits_for_those_under_way() {
+        let (queue, stop, ended) = (Queue::default(), CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        queue.wake(owner(1));
+        queue.wake(owner(1));
+        let count = AtomicUsize::new(0);
+        let visit = |_| {
+            let (first, stop, ended) = (count.fetch_add(1, Ordering::SeqCst) == 0, stop.clone(), Arc::clone(&ended));
+            async move {
+                assert!(!first, "the first visit is to panic");
+                stop.cancel();
+                // The queue has its turn, and must not end for it.
+                task::yield_now().await;
+                ended.fetch_add(1, Ordering::SeqCst);
+                None
+            }
+        };
+        queue.run(2, &stop, visit).await;
+        assert_eq!(count.load(Ordering::SeqCst), 2, "two wakes before a visit are one");
+        assert_eq!(ended.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn as_many_are_visited_at_once_as_allowed_and_no_more() {
+        let (queue, stop) = (Queue::default(), CancellationToken::new());
+        (0..21).for_each(|number| queue.wake(owner(number)));
+        assert_eq!(queue.depth(), 21);
+        let (now, most, all) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0), AtomicUsize::new(0));
+        let three = Arc::new(Barrier::new(3));
+        let visit = |_| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            if all.fetch_add(1, Ordering::SeqCst) == 20 {
+                stop.cancel();
+            }
+            let (now, three) = (Arc::clone(&now), Arc::clone(&three));
+            async move {
+                three.wait().await;
+                now.fetch_sub(1, Ordering::SeqCst);
+                None
+            }
+        };
+        queue.run(3, &stop, visit).await;
+        assert_eq!(most.load(Ordering::SeqCst), 3);
+        assert_eq!(now.load(Ordering::SeqCst), 0);
+    }
+}
