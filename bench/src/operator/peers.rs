@@ -44,6 +44,7 @@ fn versions_of(module: &Path) -> String {
     let text = std::fs::read_to_string(module.join("go.mod")).unwrap_or_default();
     let direct = text.lines().filter(|line| !line.contains("indirect"));
     let asked = direct.filter_map(|line| line.trim().strip_prefix("require ").or_else(|| line.strip_prefix('\t')));
+    let asked = asked.filter(|module| *module != "(");
     let go = text.lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("unknown");
     std::iter::once(format!("Go {go}")).chain(asked.map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }
