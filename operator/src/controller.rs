@@ -167,9 +167,9 @@ async fn follow_runtimes(config: &Config, context: &Context, writer: Writer<Agen
     let mut events = std::pin::pin!(reflector(writer, events).default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(runtime)) => queue.wake(owner_of(&runtime)),
+            Ok(Event::Apply(runtime)) => queue.wake(Owner::of(&runtime)),
             // A list is shown as a whole, once it is complete.
-            Ok(Event::InitDone) => context.runtimes().iter().for_each(|runtime| queue.wake(owner_of(runtime))),
+            Ok(Event::InitDone) => context.runtimes().iter().for_each(|runtime| queue.wake(Owner::of(runtime))),
             Ok(Event::Init | Event::InitApply(_) | Event::Delete(_)) => {}
             Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "a watch failed and is begun again"),
         }
@@ -221,10 +221,6 @@ fn after_failure(owner: &Owner, error: &act::Error, failures: u32) -> Duration {
         }
     }
     act::backoff(BACKOFF, BACKOFF_MAX, failures)
-}
-
-fn owner_of(runtime: &AgentRuntime) -> Owner {
-    Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() }
 }
 
 impl Context {

@@ -15,26 +15,23 @@ const TOGETHER: usize = 50;
 /// The time between the beginnings of two lists of a namespace.
 const APART: Duration = Duration::from_millis(10);
 
-/// Who waits for a list, by namespace.
-#[derive(Debug)]
-pub(super) struct Lists<T> {
-    spaces: Mutex<HashMap<String, Arc<Space<T>>>>,
+/// The UIDs of an object's pods.
+type Pods = Vec<String>;
+
+/// Who waits for a list of pods, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Lists {
+    spaces: Mutex<HashMap<String, Arc<Space>>>,
 }
 
-#[derive(Debug)]
-struct Space<T> {
+#[derive(Debug, Default)]
+struct Space {
     /// Holds when the last list was begun.
     turn: tokio::sync::Mutex<Option<Instant>>,
-    waiting: Mutex<HashMap<String, oneshot::Sender<T>>>,
+    waiting: Mutex<HashMap<String, oneshot::Sender<Pods>>>,
 }
 
-impl<T> Default for Lists<T> {
-    fn default() -> Self {
-        Self { spaces: Mutex::default() }
-    }
-}
-
-impl<T: Default> Lists<T> {
+impl Lists {
     /// What a list that was begun after this call shows of a name: one by `list`, or that of somebody who waits too.
     /// A name is asked for once at a time.
     ///
@@ -44,8 +41,8 @@ impl<T: Default> Lists<T> {
         &self,
         namespace: &str,
         name: &str,
-        list: impl AsyncFnOnce(&[String]) -> Result<HashMap<String, T>, E>,
-    ) -> Result<T, E> {
+        list: impl AsyncFnOnce(&[String]) -> Result<HashMap<String, Pods>, E>,
+    ) -> Result<Pods, E> {
         let space = Arc::clone(self.lock().entry(namespace.to_owned()).or_default());
         let outcome = loop {
             let (answer, answered) = oneshot::channel();
@@ -65,20 +62,14 @@ impl<T: Default> Lists<T> {
         outcome
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Space<T>>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Space>>> {
         self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T> Default for Space<T> {
-    fn default() -> Self {
-        Self { turn: tokio::sync::Mutex::default(), waiting: Mutex::default() }
-    }
-}
-
-impl<T> Space<T> {
+impl Space {
     /// Waits for the turn of a name, and says who shares its list; none if it has part in that of another.
-    async fn turn(&self, name: &str) -> Option<Vec<(String, oneshot::Sender<T>)>> {
+    async fn turn(&self, name: &str) -> Option<Vec<(String, oneshot::Sender<Pods>)>> {
         let mut begun = self.turn.lock().await;
         if !self.lock().contains_key(name) {
             return None;
@@ -95,17 +86,17 @@ impl<T> Space<T> {
         Some(others.iter().filter_map(|other| waiting.remove_entry(other)).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<T>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Pods>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Lists for a name and for others, and hands those their part.
-async fn take<T: Default, E>(
+async fn take<E>(
     name: &str,
-    others: Vec<(String, oneshot::Sender<T>)>,
-    list: impl AsyncFnOnce(&[String]) -> Result<HashMap<String, T>, E>,
-) -> Result<T, E> {
+    others: Vec<(String, oneshot::Sender<Pods>)>,
+    list: impl AsyncFnOnce(&[String]) -> Result<HashMap<String, Pods>, E>,
+) -> Result<Pods, E> {
     let names: Vec<String> = others.iter().map(|(other, _)| other.clone()).chain([name.to_owned()]).collect();
     let mut found = list(&names).await?;
     for (other, answer) in others {
@@ -124,7 +115,7 @@ mod tests {
 
     use super::*;
 
-    type Found = HashMap<String, Vec<String>>;
+    type Found = HashMap<String, Pods>;
 
     /// Lists that show of each name a pod that bears it, each as soon as there is an answer for it.
     struct Server {

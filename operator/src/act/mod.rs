@@ -92,8 +92,7 @@ impl Error {
 pub struct Actor {
     client: Client,
     announcer: Announcer,
-    /// The UIDs of pods, by the object that they are of.
-    lists: Arc<Lists<Vec<String>>>,
+    lists: Arc<Lists>,
 }
 
 impl Actor {

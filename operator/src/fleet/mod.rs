@@ -128,8 +128,7 @@ fn spread(context: &Context, queue: &Queue, changed: Changed) {
             || changed.freezes.iter().any(may)
     };
     for runtime in context.runtimes().iter().filter(|runtime| concerned(runtime)) {
-        let owner = Owner { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() };
-        queue.wake(owner);
+        queue.wake(Owner::of(runtime));
     }
 }
 

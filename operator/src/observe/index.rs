@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crds::AgentRuntime;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
@@ -17,6 +18,14 @@ pub struct Owner {
     pub namespace: String,
     /// The name.
     pub name: String,
+}
+
+impl Owner {
+    /// The name of an AgentRuntime itself.
+    #[must_use]
+    pub fn of(runtime: &AgentRuntime) -> Self {
+        Self { namespace: runtime.namespace().unwrap_or_default(), name: runtime.name_any() }
+    }
 }
 
 type Map<V> = HashMap<Owner, HashMap<String, Arc<V>>>;

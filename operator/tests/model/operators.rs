@@ -14,7 +14,7 @@ use operator::observe::{
 use operator::plan::{Call, Plan, STRATEGY_ANNOTATION, Settings, plan};
 
 use crate::pods::{Pod, RUNTIME};
-use crate::world::{Boot, Runtime, Sent, World};
+use crate::world::{Boot, Broken, Runtime, Sent, World};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Operator {
@@ -78,14 +78,12 @@ impl Operator {
 
     pub(crate) fn look(world: &mut World, n: usize) {
         let pods: Vec<(u8, u8)> = world.pods.iter().map(|pod| (pod.uid, pod.container)).collect();
-        let picture = Picture { runtime: world.runtime.clone(), boot: world.boot.clone(), pods };
+        let picture = Picture { runtime: world.runtime.clone(), boot: None, pods };
         let operator = &mut world.operators[n];
         // An answer is forgotten with its pod.
         operator.heard.retain(|uid, _| picture.pods.iter().any(|(known, _)| known == uid));
-        if operator.epoch.is_none() {
-            operator.epoch = picture.boot.as_ref().map(|boot| boot.file().epoch);
-        }
         operator.picture = Some(picture);
+        Self::look_at_boot(world, n);
     }
 
     pub(crate) fn look_at_boot(world: &mut World, n: usize) {
@@ -111,11 +109,11 @@ impl Operator {
     }
 
     /// One round of the controller: compare-and-swap, pushes, barrier or status.
-    pub(crate) fn act(world: &mut World, n: usize, dies: bool, confirms: bool, plans: &Plans) {
+    pub(crate) fn act(world: &mut World, n: usize, dies: bool, broken: Broken, plans: &Plans) {
         let effects = plans.of(&world.operators[n]);
         if let Some(BootSwap { replaces, text, confirm }) = &effects.boot {
             let seen = world.operators[n].picture.as_ref().map(|picture| picture.runtime.generation);
-            let confirmed = !(confirms && *confirm) || seen == Some(world.runtime.generation);
+            let confirmed = !*confirm || broken == Broken::Confirm || seen == Some(world.runtime.generation);
             if !confirmed || world.boot.as_ref().map(|boot| boot.version) != *replaces {
                 return;
             }

@@ -248,10 +248,7 @@ impl stateright::Model for Model {
             }
             Step::Look(n) => Operator::look(&mut world, n),
             Step::LookAtBoot(n) => Operator::look_at_boot(&mut world, n),
-            Step::Act(n, dies) => {
-                let confirms = self.bounds.broken != Broken::Confirm;
-                Operator::act(&mut world, n, dies, confirms, &self.plans);
-            }
+            Step::Act(n, dies) => Operator::act(&mut world, n, dies, self.bounds.broken, &self.plans),
             Step::Hear(n, pod) => Operator::hear(&mut world, n, pod),
             Step::Arrive(sent) => {
                 let pod = world.pods.iter_mut().find(|pod| pod.uid == sent.pod)?;
