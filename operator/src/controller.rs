@@ -265,13 +265,17 @@ impl Context {
             {
                 memory.epoch_since = Some((boot.file.epoch, now));
             }
+            let mut outdated = false;
             for order in std::mem::take(&mut next.orders) {
                 // Questions of how a pod stands are no steps, and there may be many.
                 let span = match &order.call {
                     Call::Ask { .. } => Span::none(),
                     call => memory.transition.call(call.name(), (&order.name, &order.pod), order.address),
                 };
-                self.dispatcher.submit(owner, order, span);
+                outdated |= !self.dispatcher.submit(owner, order, span);
+            }
+            if outdated {
+                self.dispatcher.replan(owner);
             }
             again = next.again.unwrap_or(again);
             if let Some(epoch) = next.barrier {
@@ -318,6 +322,7 @@ impl Context {
             pods,
             barrier: memory.barrier.clone(),
             epoch_since: memory.epoch_since,
+            reported: memory.reported,
             keys: self.keyring.public(),
             refusal: memory.refusal.clone(),
             protected_since: self.watches.protected_since(owner),

@@ -20,7 +20,16 @@ pub(crate) enum Task {
     /// Prints a table and writes docs/BENCHMARKS_OPERATOR.md. Starts an API server and etcd of its own; needs no root
     /// and no cluster. Nothing else should run on the machine meanwhile. A target that is missed is said and is no
     /// failure. A peer that cannot be built is left out, and the reason is said.
-    Operator(Sizes),
+    Operator(Measured),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Measured {
+    #[command(flatten)]
+    sizes: Sizes,
+    /// One part alone, without a report: `one`, `many`, `objects` or `failover`
+    #[arg(long, conflicts_with = "check")]
+    only: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -40,7 +49,7 @@ pub(crate) struct Sizes {
 pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
     let mut bench = match task {
         Task::Runtime(sizes) => runtime(sizes)?,
-        Task::Operator(sizes) => operator(sizes)?,
+        Task::Operator(measured) => operator(measured)?,
     };
     workspace::run(&mut bench).map(|()| ExitCode::SUCCESS)
 }
@@ -59,11 +68,13 @@ fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
     bench.arg("runtime").arg("--binary").arg(binary);
     bench.arg("--peer").arg(workspace::root().join("bench/peers/fastapi"));
     bench.arg("--folder").arg(workspace::target().join("bench/data"));
-    sized(&mut bench, sizes, 5, "BENCHMARKS.md");
+    sized(&mut bench, sizes, 5);
+    reported(&mut bench, sizes, "BENCHMARKS.md");
     Ok(bench)
 }
 
-fn operator(sizes: &Sizes) -> anyhow::Result<Command> {
+fn operator(measured: &Measured) -> anyhow::Result<Command> {
+    let Measured { sizes, only } = measured;
     let built = if sizes.check {
         unoptimised("agentruntime-operator")?
     } else {
@@ -76,7 +87,11 @@ fn operator(sizes: &Sizes) -> anyhow::Result<Command> {
     bench.arg("operator").arg("--binary").arg(built.join("agentruntime-operator"));
     bench.arg("--peers").arg(workspace::root().join("bench/peers"));
     bench.arg("--folder").arg(workspace::target().join("bench/operator"));
-    sized(&mut bench, sizes, if sizes.quick { 1 } else { 3 }, "BENCHMARKS_OPERATOR.md");
+    sized(&mut bench, sizes, if sizes.quick { 1 } else { 3 });
+    match only {
+        Some(part) => drop(bench.args(["--only", part])),
+        None => reported(&mut bench, sizes, "BENCHMARKS_OPERATOR.md"),
+    }
     Ok(bench)
 }
 
@@ -86,7 +101,7 @@ fn unoptimised(program: &str) -> anyhow::Result<PathBuf> {
     Ok(workspace::target().join("debug"))
 }
 
-fn sized(bench: &mut Command, sizes: &Sizes, runs: u16, report: &str) {
+fn sized(bench: &mut Command, sizes: &Sizes, runs: u16) {
     let runs = if sizes.check { 1 } else { sizes.runs.unwrap_or(runs) };
     bench.args(["--runs", &runs.to_string()]);
     if sizes.quick || sizes.check {
@@ -94,7 +109,11 @@ fn sized(bench: &mut Command, sizes: &Sizes, runs: u16, report: &str) {
     }
     if sizes.check {
         bench.arg("--check");
-    } else {
+    }
+}
+
+fn reported(bench: &mut Command, sizes: &Sizes, report: &str) {
+    if !sizes.check {
         // A look must not replace figures that took their time.
         let folder = if sizes.quick { workspace::target().join("bench") } else { workspace::root().join("docs") };
         bench.arg("--report").arg(folder.join(report));

@@ -17,7 +17,7 @@ pub(crate) struct Faults {
     /// Seconds after which no further run begins; 360 if it is not given, and no end with --all
     #[arg(long)]
     seconds: Option<u64>,
-    /// Only what has this text in its name, such as `Pause / Write`
+    /// Only what has this text in its name, such as `Pause / Write`; `a|b` for one of these, and pairs of them
     #[arg(long)]
     only: Option<String>,
     /// The order of an earlier run

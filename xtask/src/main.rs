@@ -17,6 +17,7 @@ mod mutants;
 mod progress;
 mod release;
 mod reproduce;
+mod room;
 mod sbom;
 mod test;
 mod workspace;

@@ -10,7 +10,7 @@ use cluster::{Cluster, Target};
 
 use crate::coverage::{Coverage, LEAST};
 use crate::progress::Terminal;
-use crate::{debian, faults, images, release, workspace};
+use crate::{debian, faults, images, release, room, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Test {
@@ -37,6 +37,7 @@ struct Tally {
 
 /// Runs all steps, also after one has failed.
 pub(crate) fn run(task: &Test) -> anyhow::Result<ExitCode> {
+    room::make(&workspace::target())?;
     let mut tally = Tally::default();
     tally.step("format", workspace::cargo().args(["fmt", "--all", "--check"]));
     tally.step(

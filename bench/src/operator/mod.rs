@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use crds::DesiredState;
 
 use contender::{Arena, Contender, LEASE_SECONDS, SimulatedPods};
@@ -63,6 +63,22 @@ pub(crate) struct Operator {
     /// Only see that everything still works, and fail unless the figures make sense
     #[arg(long)]
     check: bool,
+    /// Measure one part alone
+    #[arg(long, conflicts_with_all = ["report", "check"])]
+    only: Option<Part>,
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// One object with one pod
+    One,
+    /// Objects with many pods
+    Many,
+    /// Many objects with one pod each
+    Objects,
+    /// A leader that is killed
+    Failover,
 }
 
 /// The namespaces of all contenders.
@@ -95,7 +111,7 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
             pods: SimulatedPods::start()?,
             lease_seconds: if task.check { SHORT_LEASE } else { LEASE_SECONDS },
         };
-        measure(&arena, &plan).await
+        measure(&arena, &plan, task.only).await
     })?;
     print!("{}", text::align(&table::lines(&rows)));
     let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
@@ -111,14 +127,24 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     if task.check { check(&rows) } else { Ok(()) }
 }
 
-async fn measure(arena: &Arena, plan: &Plan) -> anyhow::Result<Vec<Row>> {
+async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Result<Vec<Row>> {
+    let asked = |part| only.is_none_or(|only| only == part);
     let begun = Instant::now();
     let fields = prepare(arena, plan).await.context("the objects and pods cannot be made")?;
     eprintln!("objects and pods are made: {:.0} s", begun.elapsed().as_secs_f32());
-    let (mut rows, memory) = transitions::measure(arena, plan, &fields).await?;
-    rows.extend(many::measure(arena, plan, &fields, &memory).await?);
-    rows.extend(objects::measure(arena, plan, &fields).await?);
-    rows.extend(failover::measure(arena, plan, &fields).await?);
+    let (mut rows, mut memory) = (Vec::new(), Vec::new());
+    if asked(Part::One) {
+        (rows, memory) = transitions::measure(arena, plan, &fields).await?;
+    }
+    if asked(Part::Many) {
+        rows.extend(many::measure(arena, plan, &fields, &memory).await?);
+    }
+    if asked(Part::Objects) {
+        rows.extend(objects::measure(arena, plan, &fields).await?);
+    }
+    if asked(Part::Failover) {
+        rows.extend(failover::measure(arena, plan, &fields).await?);
+    }
     eprintln!("all is measured: {:.0} s", begun.elapsed().as_secs_f32());
     Ok(rows)
 }

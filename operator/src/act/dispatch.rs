@@ -100,8 +100,10 @@ impl Dispatcher {
     }
 
     /// Starts a call unless the one under way serves as well: a hook ends a status request, a command both, and a
-    /// higher epoch a lower one. The span tells of the call, and of its wait for its turn.
-    pub fn submit(&self, owner: &Owner, order: Order, span: Span) {
+    /// higher epoch a lower one. The span tells of the call, and of its wait for its turn. False if a call to the pod has
+    /// ended since the order was planned, which then is not carried out: what it asks for may have been done.
+    #[must_use]
+    pub fn submit(&self, owner: &Owner, order: Order, span: Span) -> bool {
         let rank = match &order.call {
             Call::Command { body, .. } => Rank::Command(body.epoch),
             Call::Hook { turn, .. } => Rank::Hook(turn.epoch),
@@ -110,10 +112,21 @@ impl Dispatcher {
         let (inner, of) = (Arc::clone(&self.inner), owner.clone());
         let planned = Instant::now();
         let pod = order.pod.clone();
-        self.inner.lock().slots.begin(&pod, owner, rank, |id| {
+        let mut state = self.inner.lock();
+        if state.contacts.get(&pod).map_or(0, |contact| contact.ended) != order.ended {
+            return false;
+        }
+        state.slots.begin(&pod, owner, rank, |id| {
             let call = async move { inner.run(of, order, id, planned).await };
             tokio::spawn(call.instrument(span)).abort_handle()
         });
+        true
+    }
+
+    /// Has an object planned anew with the answers that came while it was planned.
+    pub fn replan(&self, owner: &Owner) {
+        let (inner, owner) = (Arc::clone(&self.inner), owner.clone());
+        tokio::spawn(async move { inner.wake(owner).await });
     }
 }
 
@@ -214,6 +227,7 @@ impl Inner {
         let failures = before.map_or(0, |before| before.failures) + u32::from(error.is_some());
         let next_attempt = Timestamp::now() + pause(failures);
         contact.hook = Some(HookOutcome { turn, error, failures, next_attempt });
+        contact.ended += 1;
     }
 
     fn signer(&self, order: &Order) -> Option<(Signer, Arc<SigningKey>)> {
@@ -254,6 +268,7 @@ impl Inner {
         let mut state = self.lock();
         let Ended::Current { asked_again } = state.slots.ended(&order.pod, id) else { return true };
         let contact = state.contacts.entry(order.pod.clone()).or_default();
+        contact.ended += 1;
         match heard(outcome) {
             Ok(status) => {
                 let forward = contact.answer.as_ref().filter(|a| a.status.boot_id == status.boot_id);
@@ -263,7 +278,8 @@ impl Inner {
                 }
                 let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
                 let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
-                *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
+                let (hook, ended) = (contact.hook.take(), contact.ended);
+                *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
                 // What a plan has seen since the question may be newer than the answer.
                 !known || asked_again
             }
@@ -309,41 +325,62 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn an_answer_is_news_unless_it_says_what_was_known() {
+    fn dispatcher() -> Dispatcher {
         let keyring = Arc::new(Keyring::new(Arc::default()));
-        let dispatcher = Dispatcher::new(1, 1, Queue::default(), Arc::default(), keyring, None);
-        let owner = Owner { namespace: "agents".to_owned(), name: "demo".to_owned() };
-        let mut order = Order {
+        Dispatcher::new(1, 1, Queue::default(), Arc::default(), keyring, None)
+    }
+
+    fn owner() -> Owner {
+        Owner { namespace: "agents".to_owned(), name: "demo".to_owned() }
+    }
+
+    fn question() -> Order {
+        Order {
             pod: "pod-1".to_owned(),
             name: "demo-1".to_owned(),
             address: ([127, 0, 0, 1], 9).into(),
             container: Some("container-1".to_owned()),
             ready: false,
+            ended: 0,
             signer: None,
             call: Call::Ask { after: None },
-        };
-        let number = Cell::new(0);
-        let ask = |order: &Order| {
-            dispatcher.inner.lock().slots.begin(&order.pod, &owner, Rank::Ask, |id| {
-                number.set(id);
-                tokio::spawn(std::future::pending::<()>()).abort_handle()
-            });
-        };
-        let is_news = |order: &Order, outcome: Result<Status, Error>| {
-            ask(order);
-            dispatcher.inner.record(order, number.get(), Instant::now(), outcome)
-        };
+        }
+    }
+
+    fn answer() -> Status {
         let text = r#"{"state": "running", "uptime_seconds": 1, "active_streams": 0, "total_executions": 1,
             "failed_executions": 0, "entry_points": [], "health": {}, "in_flight": 0, "boot_id": "boot", "version": "boot.1"}"#;
-        let first: Status = serde_json::from_str(text).unwrap();
+        serde_json::from_str(text).unwrap()
+    }
+
+    /// Begins a call that goes nowhere, and gives its number.
+    fn begin(dispatcher: &Dispatcher, order: &Order) -> u64 {
+        let number = Cell::new(0);
+        dispatcher.inner.lock().slots.begin(&order.pod, &owner(), Rank::Ask, |id| {
+            number.set(id);
+            tokio::spawn(std::future::pending::<()>()).abort_handle()
+        });
+        number.get()
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_news_unless_it_says_what_was_known() {
+        let dispatcher = dispatcher();
+        let mut order = question();
+        let is_news = |order: &Order, outcome: Result<Status, Error>| {
+            let number = begin(&dispatcher, order);
+            dispatcher.inner.record(order, number, Instant::now(), outcome)
+        };
+        let first = answer();
         let later = Status { uptime_seconds: 2, total_executions: 2, version: "boot.2".to_owned(), ..first.clone() };
         let busy = || Ok(Status { in_flight: Some(1), ..later.clone() });
         let away = || Err(Error::Unreachable { address: ([127, 0, 0, 1], 9).into(), reason: "it is away".to_owned() });
         assert!(is_news(&order, Ok(first)), "the first");
         assert!(!is_news(&order, Ok(later.clone())), "counters and clocks go on");
-        ask(&order);
-        assert!(is_news(&order, Ok(later.clone())), "a plan has asked since");
+        let number = begin(&dispatcher, &order);
+        begin(&dispatcher, &order);
+        let outcome = Ok(later.clone());
+        assert!(dispatcher.inner.record(&order, number, Instant::now(), outcome), "a plan has asked since");
         assert!(is_news(&order, busy()));
         assert!(is_news(&order, away()) && is_news(&order, away()), "each failure has its pause");
         assert!(is_news(&order, busy()), "it can be reached again");
@@ -351,5 +388,16 @@ mod tests {
         assert!(is_news(&order, busy()), "it is asked for its readiness");
         order.container = Some("container-2".to_owned());
         assert!(is_news(&order, busy()), "another process says so");
+    }
+
+    #[tokio::test]
+    async fn what_was_planned_before_an_answer_came_is_not_asked_for_again() {
+        let dispatcher = dispatcher();
+        let planned = question();
+        let number = begin(&dispatcher, &planned);
+        dispatcher.inner.record(&planned, number, Instant::now(), Ok(answer()));
+        assert!(!dispatcher.submit(&owner(), planned.clone(), Span::none()), "it has been done");
+        let heard = dispatcher.contacts([planned.pod.as_str()].into_iter())[&planned.pod].ended;
+        assert!(dispatcher.submit(&owner(), Order { ended: heard, ..planned }, Span::none()), "planned from the answer");
     }
 }

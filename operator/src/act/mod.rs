@@ -115,6 +115,9 @@ impl Actor {
             let span = memory.transition.request("write boot file");
             traced(span, self.write_boot(&namespace, boot, memory)).await?;
         }
+        if let Some(confirm) = plan.confirm {
+            self.confirm(seen, confirm).await?;
+        }
         for child in &plan.apply {
             self.apply(&namespace, seen, child, memory).await?;
         }
@@ -150,7 +153,7 @@ impl Actor {
         let written = within("the status", api.patch_status(&name, &params, &patch));
         let mut written = traced(memory.transition.request("write status"), written).await?;
         written.metadata.managed_fields = None;
-        memory.wrote_status(runtime.resource_version(), Arc::new(written));
+        memory.wrote_status(runtime.resource_version(), Arc::new(written), jiff::Timestamp::now());
         for announcement in &plan.events {
             self.announcer.announce(runtime, announcement);
         }

@@ -10,6 +10,8 @@ use crate::observe::index::Owner;
 
 /// While other pods of an owner are still called, the answers of this time wake it once: each plan looks at all pods.
 const GATHER: Duration = Duration::from_millis(100);
+/// Where so many are called at once, that is the time for each of them, so that plans take a small share of it.
+const GATHER_EACH: Duration = Duration::from_micros(100);
 
 /// The calls under way, by pod UID.
 #[derive(Default)]
@@ -92,8 +94,9 @@ impl Slots {
 
     /// When an owner is woken by an answer; none if another answer sees to it.
     pub(super) fn wake(&mut self, owner: &Owner) -> Option<Duration> {
-        if self.calls.contains_key(owner) {
-            return self.waking.insert(owner.clone()).then_some(GATHER);
+        if let Some(calls) = self.calls.get(owner) {
+            let gather = GATHER_EACH.saturating_mul(u32::try_from(*calls).unwrap_or(u32::MAX)).max(GATHER);
+            return self.waking.insert(owner.clone()).then_some(gather);
         }
         self.waking.remove(owner);
         Some(Duration::ZERO)
@@ -136,6 +139,16 @@ mod tests {
         assert_eq!(slots.wake(&owner()), Some(Duration::ZERO), "nothing more is waited for");
         assert!(slots.waking.is_empty() && slots.calls.is_empty(), "and nothing is left behind");
         assert!(!slots.gathered(&owner()), "the first does not wake it once more");
+    }
+
+    #[test]
+    fn the_more_pods_are_called_the_longer_answers_are_gathered() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut slots = Slots::default();
+        for pod in 0..5000 {
+            begin(&mut slots, &pod.to_string(), Rank::Ask, &runtime);
+        }
+        assert_eq!(slots.wake(&owner()), Some(Duration::from_millis(500)));
     }
 
     #[test]

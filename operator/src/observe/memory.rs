@@ -23,6 +23,8 @@ pub struct Memory {
     pub barrier: Option<Barrier>,
     /// The epoch in force, and since when this process knows it.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// When a status was written last.
+    pub reported: Option<Timestamp>,
     /// The last epoch whose length was noted.
     pub measured: Option<i64>,
     /// What the API server refused.
@@ -116,8 +118,9 @@ impl Memory {
     }
 
     /// Notes a status write.
-    pub fn wrote_status(&mut self, replaced: Option<String>, value: Arc<AgentRuntime>) {
+    pub fn wrote_status(&mut self, replaced: Option<String>, value: Arc<AgentRuntime>, now: Timestamp) {
         self.runtime = Some(Written { replaced, value });
+        self.reported = Some(now);
     }
 
     /// Notes a child that was applied.
@@ -172,7 +175,7 @@ mod tests {
             Arc::new(object)
         };
         let mut memory = Memory::default();
-        memory.wrote_status(Some("1".to_owned()), object("2"));
+        memory.wrote_status(Some("1".to_owned()), object("2"), Timestamp::UNIX_EPOCH);
         let mut version = |seen: &str| memory.runtime(object(seen)).resource_version();
         assert_eq!(version("1").as_deref(), Some("2"), "the watch is behind");
         assert_eq!(version("3").as_deref(), Some("3"), "somebody else wrote it");

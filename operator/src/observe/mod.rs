@@ -37,6 +37,8 @@ pub struct Observed {
     pub agent: AgentText,
     /// When the epoch of the boot ConfigMap was first seen by this process.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// When this process wrote a status last.
+    pub reported: Option<Timestamp>,
     /// The public halves of the keys that sign commands, newest first.
     pub keys: Arc<[String]>,
     /// What the API server refused, if it refused the children of this generation.
@@ -229,6 +231,8 @@ pub struct Contact {
     pub next_attempt: Option<Timestamp>,
     /// How the last hook went.
     pub hook: Option<HookOutcome>,
+    /// Calls that have ended.
+    pub ended: u64,
 }
 
 #[cfg(test)]

@@ -519,3 +519,44 @@ fn what_another_process_or_a_newer_spec_held_back_is_let_run_only_from_the_store
         assert_eq!(confirmed(&resumed), Some(Confirm { freezes: true }), "{another:?}");
     }
 }
+
+#[test]
+fn a_spec_from_before_takes_no_rollout_back_unless_the_store_agrees() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    let older = |world: &World| plan(&Observed { outdated: true, ..world.observed() }, &settings(), world.now);
+    assert_eq!(older(&world).confirm, None, "no child is to be touched");
+    let mut restarted = world.clone();
+    restarted.runtime.spec.restart_nonce = Some("2".to_owned());
+    let confirmed = older(&restarted);
+    assert_eq!((confirmed.apply.is_empty(), confirmed.confirm), (false, Some(Confirm { freezes: false })));
+    assert_eq!(restarted.plan().confirm, None, "the newest spec needs nobody's word");
+    world.ask(DesiredState::Paused);
+    let paused = older(&world);
+    assert!(paused.boot.is_some_and(|boot| boot.confirm.is_none()), "and nothing is in the way of a pause");
+}
+
+#[test]
+fn a_status_that_only_says_how_far_a_drain_has_come_is_written_once_a_second() {
+    let mut world = World::new(DesiredState::Running, 3);
+    world.settle(20);
+    world.pods.iter_mut().for_each(|pod| pod.in_flight = 2);
+    world.ask(DesiredState::Paused);
+    world.step();
+    world.now += PROGRESS;
+    assert!(world.step().status.is_some(), "the drain has begun");
+    let work_is = |world: &mut World, left: i64| {
+        world.pods[0].in_flight = left;
+        let pod = world.pods[0].clone();
+        world.contacts.get_mut(&pod.uid).unwrap().heard().status = answer(&pod);
+        world.now += PROGRESS / 4;
+        world.step()
+    };
+    let kept = work_is(&mut world, 1);
+    assert_eq!((kept.status, kept.again), (None, Some(PROGRESS * 3 / 4)));
+    world.now += PROGRESS / 2;
+    assert!(work_is(&mut world, 0).status.is_some(), "how far it has come, once more");
+    world.finish_work();
+    let plan = world.step();
+    assert!(plan.is_reached(), "the end waits for nothing: {}", show(&plan));
+}

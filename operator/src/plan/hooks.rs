@@ -144,6 +144,7 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
                 address: (pod.address?, port).into(),
                 container: pod.container.clone(),
                 ready: pod.ready,
+                ended: seen.contacts.get(&pod.uid).map_or(0, |contact| contact.ended),
                 signer: None,
                 call: Call::Hook {
                     turn,

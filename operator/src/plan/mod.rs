@@ -43,6 +43,8 @@ use effective::{Kind, held};
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
 /// the API server sees one write instead of two.
 const QUIET: Duration = Duration::from_secs(1);
+/// The time between two statuses that only say how far the same step has come.
+const PROGRESS: Duration = Duration::from_secs(1);
 /// No pause before another call is longer.
 const LONGEST_RETRY: Duration = Duration::from_secs(20);
 
@@ -64,6 +66,8 @@ pub struct Settings {
 pub struct Plan {
     /// Write the boot ConfigMap by compare-and-swap; everything after waits for it.
     pub boot: Option<BootWrite>,
+    /// What the API server's store is to show before children are touched, else they are left as they are.
+    pub confirm: Option<Confirm>,
     /// Children to apply.
     pub apply: Vec<Child>,
     /// Children that nothing uses any more.
@@ -155,6 +159,8 @@ pub struct Order {
     pub container: Option<String>,
     /// Whether the pod is ready now.
     pub ready: bool,
+    /// Calls to the pod that had ended; after another one this order is planned from an old picture.
+    pub ended: u64,
     /// What the call is signed with; none where commands are not signed.
     pub signer: Option<Signer>,
     /// What is asked.
@@ -263,9 +269,12 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
     let next = status::write(seen, &reading, &effective, now);
     let settled = reading.ready || reading.stalled.is_some();
-    let quiet_left = status::quiet_left(seen, decided.write.is_some(), settled, now);
+    let kept_back = match &next {
+        Some(next) if !settled => status::kept_back(seen, decided.write.is_some(), next, now),
+        Some(_) | None => None,
+    };
     let (status, events) = match next {
-        Some(next) if barrier.is_none() && quiet_left.is_none() => {
+        Some(next) if barrier.is_none() && kept_back.is_none() => {
             let events = status::announcements(runtime, &next);
             (Some(Box::new(next)), events)
         }
@@ -273,10 +282,14 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     };
     let mut orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
     orders.extend(hooks::orders(seen, &hooks));
-    let edges = [hooks.again(), quiet_left, reading.deadline_in, effective.edge, protection.edge()];
+    let edges = [hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
     let again = edges.into_iter().chain([Some(pods::look_again(seen, &standings, now))]);
+    // A spec from before one that was shown would take a rollout back.
+    let touches = !wanted.apply.is_empty() || !wanted.delete.is_empty() || scale.is_some();
+    let confirm = (seen.outdated && touches).then_some(Confirm { freezes: false });
     Plan {
         boot: decided.write,
+        confirm,
         apply: wanted.apply,
         delete: wanted.delete,
         scale,

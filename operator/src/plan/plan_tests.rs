@@ -53,6 +53,7 @@ struct World {
     contacts: HashMap<String, Contact>,
     barrier: Option<Barrier>,
     refusal: Option<Refusal>,
+    reported: Option<Timestamp>,
     epoch_since: Option<(i64, Timestamp)>,
     protected_since: Option<Timestamp>,
     fleet: FleetView,
@@ -101,6 +102,7 @@ impl World {
             barrier: None,
             refusal: None,
             epoch_since: None,
+            reported: None,
             protected_since: None,
             fleet: FleetView::default(),
             keys: vec!["key-1".to_owned()],
@@ -131,6 +133,7 @@ impl World {
             barrier: self.barrier.clone(),
             agent: AgentText::Found { text: self.agent.clone(), file: "agent.json".to_owned() },
             epoch_since: self.epoch_since,
+            reported: self.reported,
             keys: self.keys.clone().into(),
             refusal: self.refusal.clone(),
             protected_since: self.protected_since,
@@ -193,6 +196,10 @@ impl World {
             self.writes += 1;
         }
         for order in &plan.orders {
+            let ended = self.contacts.get(&order.pod).map_or(0, |contact| contact.ended);
+            assert_eq!(order.ended, ended, "planned from all that was heard");
+        }
+        for order in &plan.orders {
             self.call(order);
         }
         if let Some(epoch) = plan.barrier {
@@ -200,6 +207,7 @@ impl World {
         }
         if let Some(status) = &plan.status {
             self.runtime.status = Some(status.as_ref().clone());
+            self.reported = Some(self.now);
             self.writes += 1;
         }
         plan
@@ -244,6 +252,7 @@ impl World {
         let now = self.now;
         let Some(pod) = self.pods.iter_mut().find(|pod| pod.uid == order.pod) else { return };
         let contact = self.contacts.entry(order.pod.clone()).or_default();
+        contact.ended += 1;
         if pod.hung {
             contact.failures += 1;
             contact.failing_since = contact.failing_since.or(Some(now));
@@ -271,7 +280,8 @@ impl World {
             };
         }
         let heard = Heard { status: answer(pod), at: now, container: order.container.clone(), ready: order.ready };
-        *contact = Contact { answer: Some(Arc::new(heard)), hook: contact.hook.take(), ..Contact::default() };
+        let (hook, ended) = (contact.hook.take(), contact.ended);
+        *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
         self.count();
     }
 

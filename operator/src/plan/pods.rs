@@ -158,6 +158,7 @@ pub(super) fn orders(
                 address,
                 container: standing.pod.container.clone(),
                 ready: standing.pod.ready,
+                ended: seen.contacts.get(&standing.pod.uid).map_or(0, |contact| contact.ended),
                 signer: keys::signer(runtime, file, standing.heard),
                 call,
             })

@@ -10,7 +10,7 @@ use lifecycle::wire::{CounterScope, Health, Status};
 use super::effective::Effective;
 use super::pods::Standing;
 use super::reading::Reading;
-use super::{Announcement, QUIET, conditions, crd_state, name_of, selector, since};
+use super::{Announcement, PROGRESS, QUIET, conditions, crd_state, name_of, selector, since};
 use crate::observe::Observed;
 
 /// Pods listed in status at most.
@@ -59,7 +59,7 @@ pub(super) fn write(
             runtime.status.as_ref().and_then(|status| status.restart_nonce.clone())
         },
         drain_deadline: reading.deadline.clone().filter(|_| counting && !reading.ready),
-        entry_points: heard().map(|s| s.entry_points.clone()).max_by_key(Vec::len).unwrap_or_default(),
+        entry_points: heard().map(|s| &s.entry_points).max_by_key(|names| names.len()).cloned().unwrap_or_default(),
         health: worst(heard().map(|s| s.health)),
         pods: reports(reading, counting),
         conditions: set,
@@ -95,8 +95,12 @@ fn worst(all: impl Iterator<Item = Health>) -> Option<RuntimeHealth> {
 
 fn reports(reading: &Reading<'_>, counting: bool) -> Vec<PodReport> {
     let mut order: Vec<&Standing<'_>> = reading.standings.iter().collect();
-    order.sort_by(|a, b| (a.reached, &a.pod.name).cmp(&(b.reached, &b.pod.name)));
-    order.truncate(LISTED);
+    let first = |a: &&Standing<'_>, b: &&Standing<'_>| (a.reached, &a.pod.name).cmp(&(b.reached, &b.pod.name));
+    if order.len() > LISTED {
+        order.select_nth_unstable_by(LISTED, first);
+        order.truncate(LISTED);
+    }
+    order.sort_by(first);
     let held_by = |s: &Standing<'_>| {
         let holders = s.heard.filter(|_| counting).map(|status| status.held_by.iter());
         holders.into_iter().flatten().map(|h| format!("{} at {}", h.execution, h.node)).collect()
@@ -115,17 +119,33 @@ fn reports(reading: &Reading<'_>, counting: bool) -> Vec<PodReport> {
         .collect()
 }
 
-/// How long a status on the way is still kept back.
-pub(super) fn quiet_left(seen: &Observed, raised_now: bool, settled: bool, now: Timestamp) -> Option<Duration> {
-    if settled {
-        return None;
-    }
+/// How long a status on the way is still kept back: most changes are done before people would read it. After that, one
+/// that only says how far the same step has come, so that the drains of many pods are no load on the API server.
+pub(super) fn kept_back(
+    seen: &Observed,
+    raised_now: bool,
+    next: &AgentRuntimeStatus,
+    now: Timestamp,
+) -> Option<Duration> {
     if raised_now {
         return Some(QUIET);
     }
-    // Of an epoch from the future it is not known how old it is: the clock has been put back.
-    let (_, from) = seen.epoch_since.filter(|(_, from)| *from <= now)?;
-    QUIET.checked_sub(since(now, from)).filter(|left| !left.is_zero())
+    // What comes from the future was noted before the clock was put back: how old it is is not known.
+    let left = |of: Duration, from: Timestamp| {
+        let age = Some(from).filter(|from| *from <= now).map(|from| since(now, from))?;
+        of.checked_sub(age).filter(|left| !left.is_zero())
+    };
+    let begun = seen.epoch_since.and_then(|(_, from)| left(QUIET, from));
+    let paced = seen.reported.filter(|_| goes_on(seen, next)).and_then(|at| left(PROGRESS, at));
+    begun.max(paced)
+}
+
+/// Whether a status speaks of the same step as the one before.
+fn goes_on(seen: &Observed, next: &AgentRuntimeStatus) -> bool {
+    fn step(s: &AgentRuntimeStatus) -> impl PartialEq {
+        (s.epoch, s.observed_generation, s.desired_state, s.state, s.reason.clone())
+    }
+    seen.runtime.status.as_ref().is_some_and(|before| step(before) == step(next))
 }
 
 /// What people are told: each change of the reason of Ready, once.

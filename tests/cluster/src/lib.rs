@@ -31,6 +31,7 @@ pub use cluster::{Cluster, ComponentStatus, Signal, Status};
 pub use error::Error;
 pub use place::DIR_VARIABLE;
 pub use plane::Plane;
+pub use preflight::free;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
 pub use toolchain::{

@@ -28,7 +28,11 @@ pub(crate) fn room(place: &Place) -> Result<(), Error> {
     Ok(())
 }
 
-fn free(folder: &Path) -> Result<u64, Error> {
+/// Bytes that are free on the disk of a folder.
+///
+/// # Errors
+/// The folder cannot be looked at.
+pub fn free(folder: &Path) -> Result<u64, Error> {
     let disk = rustix::fs::statvfs(folder).map_err(Error::os(format!("look at the disk of {}", folder.display())))?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

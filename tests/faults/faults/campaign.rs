@@ -45,18 +45,25 @@ pub(crate) struct Summary {
     scenarios: BTreeMap<Scenario, [usize; 3]>,
     faults: BTreeMap<Fault, [usize; 3]>,
     pairs: [usize; 3],
-    failed: usize,
+    /// What is wrong with each run that failed.
+    failures: Vec<String>,
     seen: (u64, u64),
     slowest: Vec<(Duration, String)>,
 }
 
 impl Summary {
     pub(crate) fn passed(&self) -> bool {
-        self.failed == 0 && self.struck() > 0
+        self.failures.is_empty() && self.struck() > 0
     }
 
-    pub(crate) fn failures(&self) -> usize {
-        self.failed
+    pub(crate) fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    fn fail(&mut self, name: &str, wrong: &[String]) {
+        let failure = format!("FAILED {name}\n      {}", wrong.join("\n      "));
+        println!("{failure}");
+        self.failures.push(failure);
     }
 
     fn struck(&self) -> usize {
@@ -78,8 +85,7 @@ impl Summary {
         self.slowest.sort_by(|a, b| b.cmp(a));
         self.slowest.truncate(5);
         if !outcome.wrong.is_empty() {
-            self.failed += 1;
-            println!("FAILED {job}\n      {}", outcome.wrong.join("\n      "));
+            self.fail(&job.to_string(), &outcome.wrong);
         }
     }
 }
@@ -132,7 +138,7 @@ pub(crate) async fn all(api: &Api) -> Summary {
     let likes = references(api, folder.path()).await;
     let mut singles = singles(&likes);
     if let Ok(only) = std::env::var("HIVE_FAULTS_ONLY") {
-        singles.retain(|job| job.to_string().contains(&only));
+        singles.retain(|job| only.split('|').any(|only| job.to_string().contains(only)));
     }
     let enumerated = singles.len();
     println!("{enumerated} perturbations enumerated in {:.1} s", begun.elapsed().as_secs_f32());
@@ -227,8 +233,7 @@ impl Campaign {
                 let outcome = run(&world, way, Vec::new(), self.likes.get(&way)).await;
                 stage = way.to();
                 if !outcome.wrong.is_empty() {
-                    self.summary().failed += 1;
-                    println!("FAILED on the way, {way:?} without a fault\n      {}", outcome.wrong.join("\n      "));
+                    self.summary().fail(&format!("on the way, {way:?} without a fault"), &outcome.wrong);
                     self.leave(&world).await;
                     (world, stage) = (self.world().await, Stage::Absent);
                 }
@@ -276,9 +281,10 @@ impl Campaign {
         }
     }
 
-    /// Two faults at two places of one scenario that begins at this stage.
+    /// Two faults at two places of one scenario, which begins at this stage if one does.
     fn pair(&self, stage: Stage, random: &mut StdRng) -> Option<Job> {
-        let fitting: Vec<&Job> = self.singles.iter().filter(|job| job.scenario.from() == stage).collect();
+        let here: Vec<&Job> = self.singles.iter().filter(|job| job.scenario.from() == stage).collect();
+        let fitting = if here.is_empty() { self.singles.iter().collect() } else { here };
         let first = *fitting.choose(random)?;
         let other = |job: &&&Job| {
             let [(a, x)] = first.targets.as_slice() else { return false };

@@ -1,8 +1,8 @@
 //! The real operator under faults, against a real API server and simulated pods with the real contract.
 //!
 //! HIVE_FAULTS_SECONDS bounds the time (360), HIVE_FAULTS_SEED repeats an order, HIVE_FAULTS_COUNT goes on until so many
-//! perturbations have struck, however long that takes, HIVE_FAULTS_ONLY=text runs what has the text in its name, and
-//! HIVE_FAULTS_LOG=1 shows the operator's log of what failed.
+//! perturbations have struck, however long that takes, HIVE_FAULTS_ONLY=text runs what has the text in its name (a|b:
+//! one of these, and pairs of them), and HIVE_FAULTS_LOG=1 shows the operator's log of what failed.
 
 #![expect(
     clippy::unwrap_used,
@@ -36,7 +36,9 @@ async fn every_fault_at_every_place_ends_as_without_it_and_the_promise_holds() {
     let plane = plane::Plane::start().await;
     let summary = campaign::all(&plane.api).await;
     println!("{summary}");
-    assert!(summary.passed(), "{} runs failed", summary.failures());
+    // Named once more at the end: what is far up in a long log is not found.
+    let failures = summary.failures();
+    assert!(summary.passed(), "{} runs failed\n{}", failures.len(), failures.join("\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

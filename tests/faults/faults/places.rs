@@ -17,7 +17,7 @@ struct State {
     counts: HashMap<(Layer, String), usize>,
     passed: Vec<Place>,
     targets: Vec<(Place, Fault)>,
-    struck: bool,
+    struck: Vec<Fault>,
     api_away: Option<Instant>,
     pods_away: Option<Instant>,
 }
@@ -28,10 +28,11 @@ impl Places {
         *self.lock() = State { armed: true, targets, ..State::default() };
     }
 
-    /// Ends the run: what was passed, and whether every fault struck.
-    pub(crate) fn disarm(&self) -> (Vec<Place>, bool) {
+    /// Ends the run: what was passed, what struck, and whether that is every fault.
+    pub(crate) fn disarm(&self) -> (Vec<Place>, Vec<Fault>, bool) {
         let state = std::mem::take(&mut *self.lock());
-        (state.passed, state.struck)
+        let all = state.all_struck();
+        (state.passed, state.struck, all)
     }
 
     /// This happens now. Gives the fault that is to strike here.
@@ -46,12 +47,13 @@ impl Places {
         state.passed.push(place.clone());
         let at = state.targets.iter().position(|(at, _)| *at == place)?;
         let (_, fault) = state.targets.swap_remove(at);
-        state.struck |= state.targets.is_empty();
+        state.struck.push(fault);
         Some(fault)
     }
 
+    /// Whether every fault struck.
     pub(crate) fn struck(&self) -> bool {
-        self.lock().struck
+        self.lock().all_struck()
     }
 
     /// Nobody reaches the API server for so long.
@@ -78,5 +80,11 @@ impl Places {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn all_struck(&self) -> bool {
+        self.targets.is_empty() && !self.struck.is_empty()
     }
 }

@@ -49,7 +49,6 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
     let (needs_list, zombie) = (any(Fault::needs_list), any(|fault| fault == Fault::Zombie));
     let wrong_clock = any(|fault| fault.clock().is_some());
     let wrong_window = scenario.has_window() && wrong_clock;
-    let lingers = any(Fault::lingers) || wrong_window;
     // Nothing is loosened while freezes cannot be read: a new object may begin paused, and that is an epoch more.
     let hidden = scenario == Scenario::Apply && targets.iter().any(|(place, fault)| fault.hides_freezes(place));
     // By a wrong clock a window begins or ends at another time, which is put right when the clock is: epochs more.
@@ -108,9 +107,11 @@ pub(crate) async fn run(world: &Arc<World>, scenario: Scenario, targets: Targets
         wrong.push(format!("effective writes: {writes:?} instead of {:?}", like.writes));
     }
     wrong.extend(world.oracle.violations().into_iter().map(|violation| format!("PROMISE: {violation}")));
-    let (passed, struck) = world.places.disarm();
+    let (passed, faults, struck) = world.places.disarm();
     let took = begun.elapsed();
-    tidy(world, lingers && struck, wrong_window, scenario).await;
+    // One of a pair lingers though the other has not struck.
+    let lingers = faults.into_iter().any(Fault::lingers) || (wrong_window && struck);
+    tidy(world, lingers, wrong_window, scenario).await;
     Outcome { passed, struck, end, writes, statuses, took, wrong }
 }
 
@@ -133,10 +134,10 @@ async fn wait(
     true
 }
 
-/// Has watches that missed something listed anew, once it is time.
+/// Has watches that missed something listed anew, whenever it is time: one may miss it after another fault.
 fn relist(world: &World, at: &mut Option<Instant>) {
     if at.is_some_and(|at| at < Instant::now()) {
-        *at = None;
+        *at = Some(Instant::now() + RELIST_AFTER);
         world.relist.send_modify(|relist| *relist += 1);
     }
 }

@@ -278,6 +278,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: "what_another_process_or_a_newer_spec_held_back_is_let_run_only_from_the_store",
     },
     Mutant {
+        rule: "28",
+        file: "operator/src/plan/mod.rs",
+        from: "let confirm = (seen.outdated && touches)",
+        to: "let confirm = (seen.outdated && !touches)",
+        guard: Guard::Lib,
+        test: "a_spec_from_before_takes_no_rollout_back_unless_the_store_agrees",
+    },
+    Mutant {
         rule: "29",
         file: "operator/src/observe/memory.rs",
         from: "self.runtime.take().filter(|written| written.replaced == seen.resource_version())",
