@@ -70,8 +70,9 @@ Written by `cargo xtask bench operator`. Absolute figures are of one machine and
 ratios that were measured together count. Those of the runtime are in [BENCHMARKS.md](BENCHMARKS.md).
 ";
 
-const USAGE: &str = "    cargo xtask bench operator            # about three quarters of an hour
-    cargo xtask bench operator --quick    # some minutes, for a look
+const USAGE: &str = "    cargo xtask bench operator                # about three quarters of an hour
+    cargo xtask bench operator --quick        # some minutes, for a look
+    cargo xtask bench operator --only many    # one part, without a report
 
 It needs Rust, Go for the API server and a peer, and Python 3 with venv and pip for the other. No root, no cluster.
 Nothing else should run meanwhile.
