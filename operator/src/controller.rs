@@ -24,6 +24,7 @@ use crate::census;
 use crate::config::Config;
 use crate::fleet;
 use crate::fleet::known::Fleet;
+use crate::lease::Tenure;
 use crate::merged;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
@@ -80,8 +81,8 @@ pub async fn wait_for_crd(client: &Client, namespace: Option<&String>) {
 /// Reconciles until `stop`. By `exec` commands are run in pods, where that is allowed.
 pub async fn run(
     config: &Config,
-    client: Client,
-    exec: Option<Client>,
+    (client, exec): (Client, Option<Client>),
+    tenure: Tenure,
     keyring: Arc<Keyring>,
     telemetry: Arc<Telemetry>,
     stop: CancellationToken,
@@ -100,7 +101,7 @@ pub async fn run(
     let (runtimes, writer) = reflector::store();
     let context = Arc::new(Context {
         client: client.clone(),
-        actor: Actor::new(client.clone(), announcer),
+        actor: Actor::new(client.clone(), announcer, tenure),
         dispatcher,
         keyring,
         key_secret: KeySecret::new(client.clone(), &config.namespace),
@@ -215,7 +216,9 @@ async fn visit(owner: Owner, context: Arc<Context>) -> Option<Duration> {
 /// A conflict is tried again at once with what the watch has brought since; all else backs off.
 fn after_failure(owner: &Owner, error: &act::Error, failures: u32) -> Duration {
     match error {
-        act::Error::Conflict { .. } => tracing::debug!(name = owner.name, %error, "planned from an old picture"),
+        act::Error::Conflict { .. } | act::Error::Deposed => {
+            tracing::debug!(name = owner.name, %error, "planned from an old picture")
+        }
         act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Key { .. } | act::Error::Manifest { .. } => {
             tracing::warn!(name = owner.name, %error, failures, "a write failed and is tried again");
         }

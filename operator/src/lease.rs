@@ -1,7 +1,7 @@
 //! The Lease: one replica acts at a time. It makes the operator efficient; the fence makes it correct.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -38,6 +38,26 @@ pub fn decide(holder: Option<&str>, me: &str, unchanged: Duration, lease: Durati
     }
 }
 
+/// How long this replica may act by the Lease as it was renewed last, by a clock that nobody sets.
+#[derive(Clone, Debug, Default)]
+pub struct Tenure {
+    until: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Tenure {
+    /// Whether no other replica can have taken the Lease. A process that was stopped for longer finds out here before
+    /// it acts on what it saw before; one that took no Lease has nobody beside it.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| Instant::now() < until)
+    }
+
+    fn extend(&self, until: Instant) {
+        *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+}
+
 /// Takes and keeps the Lease.
 pub struct Elector {
     api: Api<Lease>,
@@ -45,6 +65,7 @@ pub struct Elector {
     lease: Duration,
     /// The end of the lease that was written last, in Unix seconds.
     end: Arc<AtomicI64>,
+    tenure: Tenure,
 }
 
 impl Elector {
@@ -52,13 +73,19 @@ impl Elector {
     #[must_use]
     pub fn new(client: Client, config: &Config) -> Self {
         let api = Api::namespaced(client, &config.namespace);
-        Self { api, me: config.identity.clone(), lease: config.lease(), end: Arc::default() }
+        Self { api, me: config.identity.clone(), lease: config.lease(), end: Arc::default(), tenure: Tenure::default() }
     }
 
     /// The end of the lease in Unix seconds, moved on with each renewal: what is signed must not outlive it.
     #[must_use]
     pub fn end(&self) -> Arc<AtomicI64> {
         Arc::clone(&self.end)
+    }
+
+    /// For those who write what no compare-and-swap guards.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.tenure.clone()
     }
 
     /// Returns when the Lease is ours.
@@ -140,7 +167,7 @@ impl Elector {
 
     /// The version that was read goes with the write: of two replicas that take it at once, one fails.
     async fn write(&self, current: Option<Lease>, identity: &str) -> Result<(), kube::Error> {
-        let begun = Timestamp::now();
+        let (begun, until) = (Timestamp::now(), Instant::now() + self.lease);
         let now = Some(MicroTime(begun));
         let before = current.as_ref().and_then(|lease| lease.spec.as_ref());
         let changes = before.and_then(|spec| spec.holder_identity.as_deref()) != Some(identity);
@@ -168,6 +195,7 @@ impl Elector {
         }
         let seconds = if identity == self.me { i64::try_from(self.lease.as_secs()).unwrap_or(0) } else { 0 };
         self.end.store(begun.as_second().saturating_add(seconds), Ordering::Relaxed);
+        self.tenure.extend(if identity == self.me { until } else { Instant::now() });
         Ok(())
     }
 
@@ -192,6 +220,16 @@ mod tests {
         assert_eq!(decide(None, "a", Duration::ZERO, LEASE), Step::Take);
         assert_eq!(decide(Some(""), "a", Duration::ZERO, LEASE), Step::Take);
         assert_eq!(decide(Some("a"), "a", Duration::ZERO, LEASE), Step::Renew);
+    }
+
+    #[test]
+    fn a_tenure_ends_with_the_lease_and_goes_on_with_its_renewal() {
+        let tenure = Tenure::default();
+        assert!(tenure.lasts(), "nobody else can have a Lease that there is not");
+        tenure.extend(Instant::now());
+        assert!(!tenure.lasts());
+        tenure.extend(Instant::now() + LEASE);
+        assert!(tenure.clone().lasts());
     }
 
     #[test]

@@ -100,8 +100,10 @@ async fn lead(
     }
     telemetry.set_leading(true);
     let keyring = Arc::new(act::keys::Keyring::new(lease.end()));
+    let clients = (client, exec);
+    let reconciling = controller::run(config, clients, lease.tenure(), keyring, Arc::clone(telemetry), stop.clone());
     let outcome = tokio::select! {
-        () = controller::run(config, client, exec, keyring, Arc::clone(telemetry), stop.clone()) => Ok(()),
+        () = reconciling => Ok(()),
         () = lease.keep() => Err(Error::LeaseLost),
     };
     telemetry.set_leading(false);

@@ -398,6 +398,9 @@ mod tests {
         dispatcher.inner.record(&planned, number, Instant::now(), Ok(answer()));
         assert!(!dispatcher.submit(&owner(), planned.clone(), Span::none()), "it has been done");
         let heard = dispatcher.contacts([planned.pod.as_str()].into_iter())[&planned.pod].ended;
-        assert!(dispatcher.submit(&owner(), Order { ended: heard, ..planned }, Span::none()), "planned from the answer");
+        assert!(
+            dispatcher.submit(&owner(), Order { ended: heard, ..planned }, Span::none()),
+            "planned from the answer"
+        );
     }
 }

@@ -21,6 +21,7 @@ use tracing::{Instrument as _, Span};
 
 use self::events::Announcer;
 use self::lists::Lists;
+use crate::lease::Tenure;
 use crate::observe::memory::{Memory, SeenChild};
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
 use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale};
@@ -41,6 +42,9 @@ pub enum Error {
         /// What was to be written, or was planned from.
         what: String,
     },
+    /// Another replica may act meanwhile, from a newer picture.
+    #[error("the Lease has run out since it was renewed last")]
+    Deposed,
     /// The API server refused or was out of reach.
     #[error("{what}: {source}")]
     Api {
@@ -79,6 +83,7 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Conflict { .. } => "conflict",
+            Self::Deposed => "deposed",
             Self::Api { .. } => "api",
             Self::Timeout { .. } => "timeout",
             Self::Key { .. } => "key",
@@ -93,13 +98,14 @@ pub struct Actor {
     client: Client,
     announcer: Announcer,
     lists: Arc<Lists>,
+    tenure: Tenure,
 }
 
 impl Actor {
-    /// An actor that writes by this client, but for Events.
+    /// An actor that writes by this client, but for Events, while its tenure lasts.
     #[must_use]
-    pub fn new(client: Client, announcer: Announcer) -> Self {
-        Self { client, announcer, lists: Arc::default() }
+    pub fn new(client: Client, announcer: Announcer, tenure: Tenure) -> Self {
+        Self { client, announcer, lists: Arc::default(), tenure }
     }
 
     /// Carries out the writes of a plan and notes them. Calls to pods are the dispatcher's.
@@ -119,16 +125,25 @@ impl Actor {
             self.confirm(seen, confirm).await?;
         }
         for child in &plan.apply {
+            self.still_leads()?;
             self.apply(&namespace, seen, child, memory).await?;
         }
         if let Some(scale) = &plan.scale {
+            self.still_leads()?;
             self.scale(&namespace, scale).await?;
         }
         for key in &plan.delete {
+            self.still_leads()?;
             self.delete(&namespace, key).await?;
             memory.deleted(key);
         }
         Ok(())
+    }
+
+    /// Boot file and status are compared and swapped; children are not, and a replica that was stopped for longer than
+    /// its Lease would put back what its successor has changed.
+    fn still_leads(&self) -> Result<(), Error> {
+        if self.tenure.lasts() { Ok(()) } else { Err(Error::Deposed) }
     }
 
     /// Reads a ConfigMap that is not ours; none if there is no such.

@@ -198,6 +198,7 @@ impl Operator {
                 .as_ref()
                 .map(|(epoch, pods)| Barrier { epoch: *epoch, pods: pods.iter().map(u8::to_string).collect() }),
             agent: AgentText::Builtin,
+            reported: None,
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
             keys: Arc::default(),
             refusal: None,

@@ -21,6 +21,9 @@ use crate::world::World;
 /// What is left out without Debian's library for wrong clocks.
 const LEFT_OUT: &str = "left out: steps of the operator's own clock: apt-get install faketime";
 
+/// How often it is said how far all has come.
+const PROGRESS: Duration = Duration::from_secs(60);
+
 /// One run that is to be made: one fault at one place, or two at two.
 #[derive(Clone, Debug)]
 struct Job {
@@ -48,6 +51,7 @@ pub(crate) struct Summary {
     /// What is wrong with each run that failed.
     failures: Vec<String>,
     seen: (u64, u64),
+    told: Duration,
     slowest: Vec<(Duration, String)>,
 }
 
@@ -68,6 +72,19 @@ impl Summary {
 
     fn struck(&self) -> usize {
         self.scenarios.values().map(|[passed, failed, _]| passed + failed).sum()
+    }
+
+    /// Says how far it has come, unless it has just been said.
+    fn tell(&mut self, took: Duration) {
+        if took >= self.told + PROGRESS {
+            self.told = took;
+            println!(
+                "{:.0} s: {} perturbations struck, {} runs failed",
+                took.as_secs_f32(),
+                self.struck(),
+                self.failures.len()
+            );
+        }
     }
 
     fn add(&mut self, job: &Job, outcome: &Outcome) {
@@ -154,6 +171,7 @@ pub(crate) async fn all(api: &Api) -> Summary {
         queues: Mutex::new((queues, random)),
         summary: Mutex::new(Summary { seed, enumerated, ..Summary::default() }),
         worlds: AtomicUsize::new(0),
+        begun,
         count,
         deadline: begun + Duration::from_secs(seconds),
     });
@@ -216,6 +234,7 @@ struct Campaign {
     queues: Mutex<(BTreeMap<Scenario, Vec<Job>>, StdRng)>,
     summary: Mutex<Summary>,
     worlds: AtomicUsize,
+    begun: Instant,
     /// Enough perturbations, if there is such a number.
     count: Option<usize>,
     deadline: Instant,
@@ -246,6 +265,7 @@ impl Campaign {
                 println!("{}", world.operators[0].log());
             }
             self.summary().add(&job, &outcome);
+            self.summary().tell(self.begun.elapsed());
             if failed {
                 self.leave(&world).await;
                 (world, stage) = (self.world().await, Stage::Absent);
