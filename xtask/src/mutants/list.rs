@@ -384,8 +384,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "clock",
         file: "operator/src/plan/status.rs",
-        from: "seen.epoch_since.filter(|(_, from)| *from <= now)?",
-        to: "seen.epoch_since?",
+        from: "Some(from).filter(|from| *from <= now).map(|from| since(now, from))?",
+        to: "since(now, from)",
         guard: Guard::Lib,
         test: "a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status",
     },
