@@ -16,7 +16,7 @@ use crate::act::keys::Keyring;
 use crate::act::slots::{Ended, Rank, Slots};
 use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
-use crate::observe::{Contact, Heard, HookOutcome, HookTurn};
+use crate::observe::{Contact, Heard, HookOutcome, HookTurn, calls_ended};
 use crate::plan::{Call, Deed, Order, Signer};
 use crate::queue::Queue;
 use crate::telemetry::Telemetry;
@@ -113,7 +113,7 @@ impl Dispatcher {
         let planned = Instant::now();
         let pod = order.pod.clone();
         let mut state = self.inner.lock();
-        if state.contacts.get(&pod).map_or(0, |contact| contact.ended) != order.ended {
+        if calls_ended(&state.contacts, &pod) != order.ended {
             return false;
         }
         state.slots.begin(&pod, owner, rank, |id| {

@@ -235,6 +235,12 @@ pub struct Contact {
     pub ended: u64,
 }
 
+/// Calls to a pod that have ended; none to one of which nothing was heard.
+#[must_use]
+pub fn calls_ended(contacts: &HashMap<String, Contact>, pod: &str) -> u64 {
+    contacts.get(pod).map_or(0, |contact| contact.ended)
+}
+
 #[cfg(test)]
 impl Contact {
     /// What a test has heard, to be changed.

@@ -14,7 +14,7 @@ use lifecycle::{BootFile, Desired, State};
 use super::effective::{self, Effective, Kind};
 use super::{Call, Deed, Order, Settings, uid_of, until_retry};
 use crate::observe::pod::AGENT_CONTAINER;
-use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts};
+use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts, calls_ended};
 
 /// What hooks ask for in one plan.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +144,7 @@ pub(super) fn orders(seen: &Observed, hooks: &Hooks) -> Vec<Order> {
                 address: (pod.address?, port).into(),
                 container: pod.container.clone(),
                 ready: pod.ready,
-                ended: seen.contacts.get(&pod.uid).map_or(0, |contact| contact.ended),
+                ended: calls_ended(&seen.contacts, &pod.uid),
                 signer: None,
                 call: Call::Hook {
                     turn,

@@ -114,6 +114,7 @@ pub struct BootWrite {
 
 /// A write that lets run what another process held back is made from the store and not from caches: the watch of the
 /// ConfigMap may be ahead of those of the object and of the freezes, and the pause that they would show was acknowledged.
+/// So are children by a spec that is older than one that was shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Confirm {
     /// The freezes are to be those that were seen, and not the object alone.
@@ -247,8 +248,7 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
         return Plan::default();
     }
     sketch.renew(seen, settings);
-    let blueprint = rollout::blueprint(seen, settings, sketch);
-    let drains = blueprint.as_ref().is_some_and(|blueprint| rollout::drains(seen, blueprint));
+    let drains = rollout::blueprint(seen, settings, sketch).is_some_and(|blueprint| rollout::drains(seen, blueprint));
     let mut effective = effective::decide(seen, drains, now);
     let hooks = hooks::decide(seen, &effective, now);
     effective.hold_back(seen, hooks.holds);

@@ -14,6 +14,7 @@ use super::*;
 use crate::observe::fleet::FleetView;
 use crate::observe::{
     AgentText, Barrier, BootConfigMap, ChildFacts, Contact, DeploymentFacts, Heard, HookOutcome, PodFacts, Refusal,
+    calls_ended,
 };
 
 #[path = "asking_tests.rs"]
@@ -196,8 +197,7 @@ impl World {
             self.writes += 1;
         }
         for order in &plan.orders {
-            let ended = self.contacts.get(&order.pod).map_or(0, |contact| contact.ended);
-            assert_eq!(order.ended, ended, "planned from all that was heard");
+            assert_eq!(order.ended, calls_ended(&self.contacts, &order.pod), "planned from all that was heard");
         }
         for order in &plan.orders {
             self.call(order);

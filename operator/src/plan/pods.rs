@@ -10,7 +10,7 @@ use lifecycle::{BootFile, Desired, State};
 
 use super::epoch::Policy;
 use super::{Call, Order, keys, since, uid_of, until_retry};
-use crate::observe::{Contact, Heard, Observed, PodFacts};
+use crate::observe::{Contact, Heard, Observed, PodFacts, calls_ended};
 
 /// Pods that have converged are asked again after about this long.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -158,7 +158,7 @@ pub(super) fn orders(
                 address,
                 container: standing.pod.container.clone(),
                 ready: standing.pod.ready,
-                ended: seen.contacts.get(&standing.pod.uid).map_or(0, |contact| contact.ended),
+                ended: calls_ended(&seen.contacts, &standing.pod.uid),
                 signer: keys::signer(runtime, file, standing.heard),
                 call,
             })

@@ -42,7 +42,7 @@ pub(super) fn draw(seen: &Observed, settings: &Settings) -> Option<Drawing> {
 }
 
 /// None while the agent's definition is missing.
-pub(super) fn blueprint(seen: &Observed, settings: &Settings, sketch: &mut Sketch) -> Option<Blueprint> {
+pub(super) fn blueprint<'a>(seen: &Observed, settings: &Settings, sketch: &'a mut Sketch) -> Option<&'a Blueprint> {
     if sketch.blueprint.is_none() || matches!(seen.agent, AgentText::Missing(_)) {
         sketch.blueprint = None;
         let runtime = seen.runtime.as_ref();
@@ -53,7 +53,7 @@ pub(super) fn blueprint(seen: &Observed, settings: &Settings, sketch: &mut Sketc
         let hash = children::short_hash(template.to_string().as_bytes());
         sketch.blueprint = Some(Blueprint { agent: agent.map(|child| child.key), hash, fault });
     }
-    sketch.blueprint.clone()
+    sketch.blueprint.as_ref()
 }
 
 /// Whether the children are kept back: they were refused, or would be.

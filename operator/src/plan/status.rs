@@ -132,7 +132,7 @@ pub(super) fn kept_back(
     }
     // What comes from the future was noted before the clock was put back: how old it is is not known.
     let left = |of: Duration, from: Timestamp| {
-        let age = Some(from).filter(|from| *from <= now).map(|from| since(now, from))?;
+        let age = (from <= now).then(|| since(now, from))?;
         of.checked_sub(age).filter(|left| !left.is_zero())
     };
     let begun = seen.epoch_since.and_then(|(_, from)| left(QUIET, from));

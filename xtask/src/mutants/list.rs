@@ -384,7 +384,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "clock",
         file: "operator/src/plan/status.rs",
-        from: "Some(from).filter(|from| *from <= now).map(|from| since(now, from))?",
+        from: "(from <= now).then(|| since(now, from))?",
         to: "since(now, from)",
         guard: Guard::Lib,
         test: "a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status",
