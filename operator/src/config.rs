@@ -48,16 +48,16 @@ pub struct Config {
     #[arg(long, env = "LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub lease_seconds: u16,
 
-    /// Commands under way at once, over all pods.
-    #[arg(long, env = "COMMAND_CONCURRENCY", default_value_t = 128)]
-    pub command_concurrency: usize,
+    /// Commands under way at once, over all pods; at most half of them to the pods of one object.
+    #[arg(long, env = "COMMAND_CONCURRENCY", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub command_concurrency: u16,
 
-    /// Status requests under way at once, over all pods.
-    #[arg(long, env = "POLL_CONCURRENCY", default_value_t = 512)]
-    pub poll_concurrency: usize,
+    /// Status requests under way at once, over all pods; at most half of them to the pods of one object.
+    #[arg(long, env = "POLL_CONCURRENCY", default_value_t = 512, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub poll_concurrency: u16,
 
     /// Objects reconciled at once.
-    #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 64)]
+    #[arg(long, env = "RECONCILE_CONCURRENCY", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub reconcile_concurrency: u16,
 
     /// Namespaces whose AgentRuntimes are reconciled, with commas between; all of them if none is given.

@@ -9,11 +9,11 @@ use lifecycle::Verb;
 use lifecycle::client::{Client, Error};
 use lifecycle::signature::SigningKey;
 use lifecycle::wire::{Command, Status};
-use tokio::sync::Semaphore;
 use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
 use crate::act::slots::{Ended, Rank, Slots};
+use crate::act::turns::Turns;
 use crate::act::{backoff, exec};
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn, calls_ended};
@@ -38,8 +38,8 @@ struct Inner {
     client: Client,
     /// Runs commands in pods; none where that is not allowed.
     exec: Option<kube::Client>,
-    commands: Semaphore,
-    polls: Semaphore,
+    commands: Turns,
+    polls: Turns,
     state: Mutex<State>,
     queue: Queue,
     telemetry: Arc<Telemetry>,
@@ -53,12 +53,12 @@ struct State {
 }
 
 impl Dispatcher {
-    /// At most `commands` and `polls` calls at once; owners of answers are put into `queue`. By `exec` commands are run in
+    /// At most `commands` and `polls` calls at once, half of them of one owner; owners of answers are put into `queue`. By `exec` commands are run in
     /// pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
-        commands: usize,
-        polls: usize,
+        commands: u16,
+        polls: u16,
         queue: Queue,
         telemetry: Arc<Telemetry>,
         keyring: Arc<Keyring>,
@@ -67,8 +67,8 @@ impl Dispatcher {
         let inner = Inner {
             client: Client::default(),
             exec,
-            commands: Semaphore::new(commands),
-            polls: Semaphore::new(polls),
+            commands: Turns::new(commands),
+            polls: Turns::new(polls),
             state: Mutex::default(),
             queue,
             telemetry,
@@ -132,15 +132,14 @@ impl Dispatcher {
 
 impl Inner {
     async fn run(self: Arc<Self>, owner: Owner, order: Order, id: u64, planned: Instant) {
-        let limit = match order.call {
+        let turns = match order.call {
             Call::Command { .. } => &self.commands,
             Call::Hook { .. } | Call::Ask { .. } => &self.polls,
         };
-        // The semaphores are never closed.
-        let Ok(permit) = limit.acquire().await else { return };
+        let Some(turn) = turns.of(&owner).await else { return };
         // Boxed, so that what waits for its turn is small.
         let news = Box::pin(self.call(&owner, &order, id, planned)).await;
-        drop((permit, order));
+        drop((turn, order));
         if news {
             self.wake(owner).await;
         }

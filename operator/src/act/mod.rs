@@ -5,8 +5,10 @@ pub mod events;
 mod exec;
 pub mod keys;
 mod lists;
+mod metadata;
 mod slots;
 mod store;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,42 +6,15 @@ use std::collections::{HashMap, HashSet};
 use crds::{AgentFreeze, AgentRuntime};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
-use kube::core::Request;
 use kube::{Resource, ResourceExt as _};
-use serde::Deserialize;
 
-use super::{Actor, Error, within};
+use super::{Actor, Error, metadata, within};
 use crate::observe::index::{Owner, RUNTIME_LABEL};
 use crate::observe::{Barrier, Observed};
 use crate::plan::{Confirm, selector};
 
 /// Pods in one page of a list: large lists are not to stand in memory as a whole.
 const PAGE: u32 = 500;
-
-/// A page of a list, of which only UIDs and labels are decoded.
-#[derive(Deserialize)]
-struct UidPage {
-    metadata: PageMeta,
-    /// The API server says null for a list of metadata that is empty.
-    items: Option<Vec<UidItem>>,
-}
-
-#[derive(Deserialize)]
-struct PageMeta {
-    #[serde(rename = "continue")]
-    token: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct UidItem {
-    metadata: UidMeta,
-}
-
-#[derive(Deserialize)]
-struct UidMeta {
-    uid: String,
-    labels: HashMap<String, String>,
-}
 
 impl Actor {
     /// Asks the store whether the object, and the freezes if they count, are as they were seen.
@@ -85,14 +58,12 @@ impl Actor {
         let mut params = ListParams::default().labels(&selector(runtimes)).limit(PAGE);
         let mut pods: HashMap<String, Vec<String>> = HashMap::new();
         loop {
-            let request = Request::new(&path).list_metadata(&params);
-            let request = request
-                .map_err(|error| Error::Api { what: what.to_owned(), source: kube::Error::BuildRequest(error) })?;
-            let page: UidPage = within(what, self.client.request(request)).await?;
-            for UidItem { metadata: UidMeta { uid, mut labels } } in page.items.into_iter().flatten() {
+            let page = within(what, metadata::list(&self.client, &path, &params)).await?;
+            let (token, items) = page.into_parts();
+            for (uid, mut labels) in items {
                 pods.entry(labels.remove(RUNTIME_LABEL).unwrap_or_default()).or_default().push(uid);
             }
-            params.continue_token = page.metadata.token.filter(|token| !token.is_empty());
+            params.continue_token = token;
             if params.continue_token.is_none() {
                 return Ok(pods);
             }
@@ -103,22 +74,4 @@ impl Actor {
 /// What changes with a spec: which object, and how often it was changed.
 fn generation_of(object: &impl Resource) -> (Option<String>, Option<i64>) {
     (object.meta().uid.clone(), object.meta().generation)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_list_without_pods_is_read_as_the_api_server_writes_it() {
-        let page = |items: &str| -> UidPage {
-            let text =
-                format!(r#"{{"kind":"PartialObjectMetadataList","metadata":{{"resourceVersion":"9"}},{items}}}"#);
-            serde_json::from_str(&text).unwrap()
-        };
-        let count = |page: UidPage| page.items.into_iter().flatten().count();
-        assert_eq!(count(page(r#""items":null"#)), 0);
-        assert_eq!(count(page(r#""items":[]"#)), 0);
-        assert_eq!(count(page(r#""items":[{"metadata":{"name":"a","uid":"1","labels":{}}}]"#)), 1);
-    }
 }

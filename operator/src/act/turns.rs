@@ -1,0 +1,111 @@
+//! How many calls are under way at once: over all pods, and at most half of them to the pods of one object. Else an object
+//! whose pods hang, each until its deadline, or one with thousands of pods, would hold up all others.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+
+use crate::observe::index::Owner;
+
+/// Hands out turns, first come, first served, to each object and then over all.
+pub(super) struct Turns {
+    all: Semaphore,
+    /// Turns of one object at once.
+    share: usize,
+    /// Objects with calls that are under way or wait.
+    owners: Mutex<HashMap<Owner, Arc<Semaphore>>>,
+}
+
+/// A call may be under way until this is dropped. The permits come before the place in a drop.
+pub(super) struct Turn<'a> {
+    _own: OwnedSemaphorePermit,
+    _all: SemaphorePermit<'a>,
+    _place: Place<'a>,
+}
+
+/// An object's turns while somebody needs them.
+struct Place<'a> {
+    turns: &'a Turns,
+    owner: &'a Owner,
+    own: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// At most `most` at once.
+    pub(super) fn new(most: u16) -> Self {
+        let most = usize::from(most.max(1));
+        Self { all: Semaphore::new(most), share: most.div_ceil(2), owners: Mutex::default() }
+    }
+
+    /// Waits for a turn of an object. None never comes: the semaphores are not closed.
+    pub(super) async fn of<'a>(&'a self, owner: &'a Owner) -> Option<Turn<'a>> {
+        let place = self.place(owner);
+        let own = Arc::clone(&place.own).acquire_owned().await.ok()?;
+        let all = self.all.acquire().await.ok()?;
+        Some(Turn { _own: own, _all: all, _place: place })
+    }
+
+    fn place<'a>(&'a self, owner: &'a Owner) -> Place<'a> {
+        let mut owners = self.lock();
+        let own = match owners.get(owner) {
+            Some(own) => Arc::clone(own),
+            None => Arc::clone(owners.entry(owner.clone()).or_insert(Arc::new(Semaphore::new(self.share)))),
+        };
+        Place { turns: self, owner, own }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Arc<Semaphore>>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut owners = self.turns.lock();
+        // The map's and this one: nobody else is here, or comes while the map is locked.
+        if Arc::strong_count(&self.own) == 2 {
+            owners.remove(self.owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::{FutureExt as _, poll};
+
+    use super::*;
+
+    fn owner(name: &str) -> Owner {
+        Owner { namespace: "agents".to_owned(), name: name.to_owned() }
+    }
+
+    #[tokio::test]
+    async fn an_object_whose_pods_hang_holds_nobody_up() {
+        let (turns, hangs, well) = (Turns::new(4), owner("hangs"), owner("well"));
+        let first = turns.of(&hangs).now_or_never().flatten().unwrap();
+        let _second = turns.of(&hangs).now_or_never().flatten().unwrap();
+        let mut third = pin!(turns.of(&hangs));
+        assert!(poll!(third.as_mut()).is_pending(), "half of them are its own");
+        let others = [(); 2].map(|()| turns.of(&well).now_or_never().flatten());
+        assert!(others.iter().all(Option::is_some), "the other half is free");
+        assert!(turns.of(&owner("more")).now_or_never().is_none(), "no more than four over all");
+        drop(first);
+        assert!(third.now_or_never().flatten().is_some(), "what ends lets the next of the object begin");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_waits_for_nothing_leaves_nothing_behind() {
+        let (turns, demo) = (Turns::new(1), owner("demo"));
+        {
+            let turn = turns.of(&demo).now_or_never().flatten();
+            assert!(turn.is_some(), "one is enough for everybody in turn");
+            let mut gone = pin!(turns.of(&demo));
+            assert!(poll!(gone.as_mut()).is_pending());
+            assert_eq!(turns.lock().len(), 1);
+        }
+        assert!(turns.lock().is_empty());
+    }
+}
