@@ -53,6 +53,12 @@ impl Tenure {
         until.is_none_or(|until| Instant::now() < until)
     }
 
+    /// One that has an end.
+    #[cfg(test)]
+    pub(crate) fn until(end: Instant) -> Self {
+        Self { until: Arc::new(Mutex::new(Some(end))) }
+    }
+
     fn extend(&self, until: Instant) {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
     }

@@ -328,6 +328,9 @@ async fn within<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>
 }
 
 #[cfg(test)]
+mod actor_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
