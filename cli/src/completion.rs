@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap_complete::engine::CompletionCandidate;
 use kube::api::ListParams;
 
-use crate::arguments::{Place, Shell};
 use crate::error::Error;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, Place};
+use crate::values::Shell;
 
 /// What the user's shell is to source.
 pub(crate) fn script(shell: Shell) -> &'static str {

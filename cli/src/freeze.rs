@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::api::ObjectMeta;
 
-use crate::arguments::{Freeze, Labels, Unfreeze};
+use crate::arguments::{Freeze, Unfreeze};
 use crate::confirm;
 use crate::error::Error;
 use crate::kubernetes::{Kubernetes, api};
+use crate::values::Labels;
 use crate::wait::{follow, spinner};
 
 /// The label that every namespace has of its own name.

@@ -1,5 +1,6 @@
 //! The API server, under the user's own RBAC: runtimes, and the pods' API through the pod proxy.
 
+use clap::Args;
 use crds::{AgentFreeze, AgentRuntime};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -13,11 +14,24 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
-use crate::arguments::Place;
 use crate::error::Error;
 
 const OPERATOR_LABEL: &str = "app.kubernetes.io/name=agentruntime-operator";
 const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
+
+/// Which cluster and which namespace, as kubectl has them.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Place {
+    /// The context of the kubeconfig (KUBECONFIG, else ~/.kube/config)
+    #[arg(long, global = true)]
+    pub(crate) context: Option<String>,
+    /// The namespace; the context's own if not given
+    #[arg(long, short, global = true)]
+    pub(crate) namespace: Option<String>,
+    /// Every namespace, for what works on many
+    #[arg(long, short = 'A', global = true)]
+    pub(crate) all_namespaces: bool,
+}
 
 pub(crate) struct Kubernetes {
     client: Client,

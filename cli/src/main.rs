@@ -16,6 +16,7 @@ mod pods;
 mod show;
 mod stream;
 mod validate;
+mod values;
 mod verb;
 mod wait;
 

@@ -5,9 +5,9 @@ use std::path::Path;
 use agent_runtime::definition;
 use serde_json::Value;
 
-use crate::arguments::{Place, Validate};
+use crate::arguments::Validate;
 use crate::error::Error;
-use crate::kubernetes::Kubernetes;
+use crate::kubernetes::{Kubernetes, Place};
 
 /// One document of the file.
 #[derive(Debug)]

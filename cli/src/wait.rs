@@ -12,10 +12,11 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watch_object, watcher};
 use serde::de::DeserializeOwned;
 
-use crate::arguments::{Output, Status};
+use crate::arguments::Status;
 use crate::error::Error;
 use crate::kubernetes::{Kubernetes, identity};
 use crate::show;
+use crate::values::Output;
 
 /// Whether the operator has answered this generation of the spec and every pod has acknowledged it.
 pub(crate) fn is_reached(runtime: &AgentRuntime, generation: i64) -> bool {

@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::App;
 use super::page::{html, message};
-use crate::arguments::{Freeze, Labels, Mode};
+use crate::arguments::Freeze;
+use crate::values::{Labels, Mode};
 use crate::verb::{Verb, Wish};
 use crate::{freeze, verb};
 

@@ -9,7 +9,7 @@ use super::App;
 use super::board::Board;
 use super::detail::Detail;
 use super::rows::{Filter, Row};
-use crate::arguments::Mode;
+use crate::values::Mode;
 use crate::{pods, show};
 
 /// The states that can be asked for in the filter.
