@@ -3,6 +3,7 @@
 pub mod freeze;
 pub mod hook;
 pub mod spec;
+pub mod state;
 pub mod status;
 pub mod window;
 pub mod yaml;
@@ -10,6 +11,7 @@ pub mod yaml;
 pub use freeze::*;
 pub use hook::*;
 pub use spec::*;
+pub use state::*;
 pub use status::*;
 pub use window::*;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::hook::Hook;
+use crate::state::DesiredState;
 use crate::status::AgentRuntimeStatus;
 use crate::window::MaintenanceWindow;
 
@@ -138,31 +139,6 @@ fn one() -> i32 {
 
 fn ten_minutes() -> i32 {
     600
-}
-
-/// What a runtime is to be. Stopped beats paused beats running.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "lowercase")]
-pub enum DesiredState {
-    /// Work is admitted.
-    #[default]
-    Running,
-    /// Nothing runs and nothing will start.
-    Paused,
-    /// As paused, and the pods are taken away once drained.
-    Stopped,
-}
-
-impl DesiredState {
-    /// The word as it stands in the spec.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-        }
-    }
 }
 
 /// Where the agent's definition comes from: exactly one of the two.

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::DesiredState;
+use crate::state::DesiredState;
 
 /// What the pods acknowledged. Nothing here repeats the spec.
 // One field to the API server, as the operator alone writes it: to note the owner of each part was a quarter of what a
