@@ -1,6 +1,6 @@
 //! What an actor does no more once its Lease has run out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use kube::client::Body;
 
 use super::*;
 use crate::observe::AgentText;
+use crate::observe::fleet::FleetView;
 
 /// The methods of the requests that were made, and an actor whose requests are all refused.
 fn refused(tenure: Tenure) -> (Arc<Mutex<Vec<Method>>>, Actor) {
@@ -37,7 +38,7 @@ fn seen() -> Observed {
         children: BTreeMap::new(),
         deployment: None,
         pods: Vec::new(),
-        contacts: std::collections::HashMap::new(),
+        contacts: HashMap::new(),
         barrier: None,
         agent: AgentText::Builtin,
         epoch_since: None,
@@ -45,7 +46,7 @@ fn seen() -> Observed {
         keys: Arc::default(),
         refusal: None,
         protected_since: None,
-        fleet: crate::observe::fleet::FleetView::default(),
+        fleet: FleetView::default(),
     }
 }
 

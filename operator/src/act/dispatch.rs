@@ -53,8 +53,8 @@ struct State {
 }
 
 impl Dispatcher {
-    /// At most `commands` and `polls` calls at once, half of them of one owner; owners of answers are put into `queue`. By `exec` commands are run in
-    /// pods, which takes a client that is not cut off by silence.
+    /// At most `commands` and `polls` calls at once, half of them of one owner; owners of answers are put into `queue`.
+    /// By `exec` commands are run in pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
         commands: u16,

@@ -55,8 +55,9 @@ impl Lists {
             }
         };
         let mut spaces = self.lock();
-        // The map's and this one: nobody else is here, or comes while the map is locked.
-        if Arc::strong_count(&space) == 2 {
+        // Given back while the map is locked: of two that go at once, one sees that it is the last.
+        drop(space);
+        if spaces.get(namespace).is_some_and(|space| Arc::strong_count(space) == 1) {
             spaces.remove(namespace);
         }
         outcome

@@ -16,6 +16,8 @@ use prost::bytes::Bytes;
 /// What is asked for, and how.
 const LIST: HeaderValue =
     HeaderValue::from_static("application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+/// What the answer is.
+const LISTED: &str = "PartialObjectMetadataList";
 /// What each answer begins with.
 const MAGIC: &[u8] = b"k8s\0";
 
@@ -106,7 +108,7 @@ pub(super) async fn list(client: &Client, path: &str, params: &ListParams) -> Re
     if !code.is_success() {
         return Err(kube::Error::Api(refusal(body, code.as_u16()).boxed()));
     }
-    unwrap(body, "PartialObjectMetadataList").map_err(|error| kube::Error::Service(error.into()))
+    unwrap(body, LISTED).map_err(|error| kube::Error::Service(error.into()))
 }
 
 /// A proxy before the API server refuses in its own words.
@@ -131,8 +133,6 @@ fn unwrap<T: Message + Default>(body: Bytes, wanted: &str) -> Result<T, Foreign>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LISTED: &str = "PartialObjectMetadataList";
 
     /// As the API server wraps it.
     fn wrapped(kind: &str, object: &impl Message) -> Bytes {

@@ -13,22 +13,26 @@ pub(super) struct Turns {
     all: Semaphore,
     /// Turns of one object at once.
     share: usize,
-    /// Objects with calls that are under way or wait.
-    owners: Mutex<HashMap<Owner, Arc<Semaphore>>>,
+    owners: Mutex<HashMap<Owner, Own>>,
 }
 
-/// A call may be under way until this is dropped. The permits come before the place in a drop.
+/// The turns of one object, while calls to its pods are under way or wait.
+struct Own {
+    turns: Arc<Semaphore>,
+    calls: usize,
+}
+
+/// A call may be under way until this is dropped.
 pub(super) struct Turn<'a> {
     _own: OwnedSemaphorePermit,
     _all: SemaphorePermit<'a>,
     _place: Place<'a>,
 }
 
-/// An object's turns while somebody needs them.
+/// One of an object's calls, from its wait to its end.
 struct Place<'a> {
     turns: &'a Turns,
     owner: &'a Owner,
-    own: Arc<Semaphore>,
 }
 
 impl Turns {
@@ -40,22 +44,21 @@ impl Turns {
 
     /// Waits for a turn of an object. None never comes: the semaphores are not closed.
     pub(super) async fn of<'a>(&'a self, owner: &'a Owner) -> Option<Turn<'a>> {
-        let place = self.place(owner);
-        let own = Arc::clone(&place.own).acquire_owned().await.ok()?;
+        let (place, own) = self.place(owner);
+        let own = own.acquire_owned().await.ok()?;
         let all = self.all.acquire().await.ok()?;
         Some(Turn { _own: own, _all: all, _place: place })
     }
 
-    fn place<'a>(&'a self, owner: &'a Owner) -> Place<'a> {
+    fn place<'a>(&'a self, owner: &'a Owner) -> (Place<'a>, Arc<Semaphore>) {
+        let first = || Own { turns: Arc::new(Semaphore::new(self.share)), calls: 0 };
         let mut owners = self.lock();
-        let own = match owners.get(owner) {
-            Some(own) => Arc::clone(own),
-            None => Arc::clone(owners.entry(owner.clone()).or_insert(Arc::new(Semaphore::new(self.share)))),
-        };
-        Place { turns: self, owner, own }
+        let own = owners.entry(owner.clone()).or_insert_with(first);
+        own.calls += 1;
+        (Place { turns: self, owner }, Arc::clone(&own.turns))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Arc<Semaphore>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, Own>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,9 +66,11 @@ impl Turns {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut owners = self.turns.lock();
-        // The map's and this one: nobody else is here, or comes while the map is locked.
-        if Arc::strong_count(&self.own) == 2 {
-            owners.remove(self.owner);
+        if let Some(own) = owners.get_mut(self.owner) {
+            own.calls -= 1;
+            if own.calls == 0 {
+                owners.remove(self.owner);
+            }
         }
     }
 }
