@@ -30,6 +30,9 @@ pub(crate) struct Measured {
     /// One part alone, without a report: `one`, `many`, `objects` or `failover`
     #[arg(long, conflicts_with = "check")]
     only: Option<String>,
+    /// Without the peers
+    #[arg(long, requires = "only")]
+    alone: bool,
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +77,7 @@ fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
 }
 
 fn operator(measured: &Measured) -> anyhow::Result<Command> {
-    let Measured { sizes, only } = measured;
+    let Measured { sizes, only, alone } = measured;
     let built = if sizes.check {
         unoptimised("agentruntime-operator")?
     } else {
@@ -89,7 +92,7 @@ fn operator(measured: &Measured) -> anyhow::Result<Command> {
     bench.arg("--folder").arg(workspace::target().join("bench/operator"));
     sized(&mut bench, sizes, if sizes.quick { 1 } else { 3 });
     match only {
-        Some(part) => drop(bench.args(["--only", part])),
+        Some(part) => drop(bench.args(["--only", part]).args(alone.then_some("--alone"))),
         None => reported(&mut bench, sizes, "BENCHMARKS_OPERATOR.md"),
     }
     Ok(bench)

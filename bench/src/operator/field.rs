@@ -3,6 +3,7 @@
 //! The pods are made as a Deployment's controller and the kubelet would make them, and as large. They are the same for
 //! all contenders: made from the template that our operator writes into its Deployment.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use super::pods;
 
 /// Requests of the measurement itself under way at once.
 const AT_ONCE: usize = 64;
-/// The operator has made all Deployments by then.
+/// The operator has made all Deployments by then, with so much for each on top.
 const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE_EACH: Duration = Duration::from_millis(30);
 /// In place of the hash of a pod template.
 const HASH: &str = "simulated";
 
@@ -91,21 +93,19 @@ impl Nursery {
     /// Makes the pods of objects whose Deployments our operator makes, and says that these are rolled out.
     pub(crate) async fn roll_out(&mut self, field: &Field) -> anyhow::Result<()> {
         let made = field.deployments().await?;
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &field.namespace);
         if self.template.is_none() {
             let name = field.names.first().context("a field has objects")?;
-            let first = made.iter().find(|deployment| deployment.metadata.name.as_ref() == Some(name));
-            let spec = first.and_then(|deployment| deployment.spec.as_ref()).context("a Deployment has a spec")?;
+            let spec = api.get(name).await?.spec.context("a Deployment has a spec")?;
             self.template = Some(Template { name: name.clone(), text: serde_json::to_string(&spec.template)? });
         }
         self.pods(field).await?;
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &field.namespace);
         let count = field.replicas;
-        for_each(made, |deployment| {
+        for_each(made, |(name, generation)| {
             let api = api.clone();
             async move {
-                let status = json!({ "status": { "observedGeneration": deployment.metadata.generation,
+                let status = json!({ "status": { "observedGeneration": generation,
                     "replicas": count, "updatedReplicas": count, "readyReplicas": count, "availableReplicas": count } });
-                let name = deployment.metadata.name.unwrap_or_default();
                 api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
                 Ok(())
             }
@@ -180,20 +180,25 @@ impl Field {
         .await
     }
 
-    /// The Deployments of all objects, once the operator has made them.
-    async fn deployments(&self) -> anyhow::Result<Vec<Deployment>> {
+    /// The Deployments of all objects and their generations, once the operator has made them.
+    async fn deployments(&self) -> anyhow::Result<Vec<(String, Option<i64>)>> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        let wanted: HashSet<&String> = self.names.iter().collect();
+        let patience = PATIENCE + PATIENCE_EACH.saturating_mul(u32::try_from(self.names.len())?);
         let begun = Instant::now();
         loop {
-            let mut made = api.list(&ListParams::default()).await?.items;
-            made.retain(|deployment| deployment.metadata.name.as_ref().is_some_and(|name| self.names.contains(name)));
-            if made.len() == self.names.len() {
+            let asked = Instant::now();
+            let listed = api.list_metadata(&ListParams::default().match_any()).await?.items;
+            let named = listed.into_iter().filter_map(|item| Some((item.metadata.name?, item.metadata.generation)));
+            let made: Vec<_> = named.filter(|(name, _)| wanted.contains(name)).collect();
+            if made.len() == wanted.len() {
                 return Ok(made);
             }
-            if begun.elapsed() > PATIENCE {
-                bail!("{} of {} Deployments after {} s", made.len(), self.names.len(), PATIENCE.as_secs());
+            if begun.elapsed() > patience {
+                bail!("{} of {} Deployments after {} s", made.len(), self.names.len(), patience.as_secs());
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            // A list of thousands takes the API server a while, which it needs for the operator.
+            tokio::time::sleep(Duration::from_millis(250).max(asked.elapsed() * 9)).await;
         }
     }
 }

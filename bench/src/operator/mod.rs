@@ -35,7 +35,7 @@ use crate::{machine, table as text};
 /// Pods that still run though status says that the object is paused.
 const LATE: &str = "  pods not paused when acknowledged";
 /// Objects and pods of a field are there by then.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(900);
 /// A leader that holds its Lease for so long is replaced soon enough for a mere check.
 const SHORT_LEASE: u16 = 5;
 
@@ -66,6 +66,9 @@ pub(crate) struct Operator {
     /// Measure one part alone
     #[arg(long, conflicts_with_all = ["report", "check"])]
     only: Option<Part>,
+    /// Without the peers
+    #[arg(long, requires = "only")]
+    alone: bool,
 }
 
 /// A part of what is measured.
@@ -85,7 +88,7 @@ enum Part {
 struct Fields {
     one: Vec<(Contender, Field)>,
     many: Vec<(Contender, Vec<Field>)>,
-    objects: Vec<(Contender, Field)>,
+    objects: Vec<(Contender, Vec<Field>)>,
     null_one: Field,
     null_many: Vec<Field>,
     null_objects: Field,
@@ -93,12 +96,15 @@ struct Fields {
 
 /// Measures, prints the table and writes the report.
 pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
-    let plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick) };
+    let mut plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick) };
+    if let Some(only) = task.only {
+        plan = plan.narrowed(only);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let _ = std::fs::remove_dir_all(&task.folder);
     std::fs::create_dir_all(&task.folder).with_context(|| task.folder.display().to_string())?;
     let folder = task.folder.canonicalize()?;
-    let peers = peers::find(&task.peers);
+    let peers = if task.alone { peers::Peers::default() } else { peers::find(&task.peers) };
     let mut facts = machine::described(&folder);
     facts.extend(peers.told);
     let rows = runtime.block_on(async {
@@ -161,11 +167,15 @@ async fn prepare(arena: &Arena, plan: &Plan) -> anyhow::Result<Fields> {
             large.push(nursery.objects(&format!("{contender}-many"), 1, *size).await?);
         }
         populate(arena, &mut nursery, contender, &large).await?;
-        let small = vec![nursery.objects(&format!("{contender}-objects"), plan.objects, 1).await?];
-        populate(arena, &mut nursery, contender, &small).await?;
+        let mut small = Vec::new();
+        for count in plan.objects.iter().filter(|count| objects::takes_part(contender, **count)) {
+            let field = vec![nursery.objects(&format!("{contender}-objects-{count}"), *count, 1).await?];
+            populate(arena, &mut nursery, contender, &field).await?;
+            small.extend(field);
+        }
         one.extend(single.into_iter().map(|field| (contender, field)));
         many.push((contender, large));
-        objects.extend(small.into_iter().map(|field| (contender, field)));
+        objects.push((contender, small));
     }
     let null_one = nursery.objects("null-one", 1, 1).await?;
     nursery.pods(&null_one).await?;
@@ -175,13 +185,16 @@ async fn prepare(arena: &Arena, plan: &Plan) -> anyhow::Result<Fields> {
         nursery.pods(&field).await?;
         null_many.push(field);
     }
-    let null_objects = nursery.objects("null-objects", plan.objects, 1).await?;
+    let few = plan.objects.first().copied().unwrap_or(0);
+    let null_objects = nursery.objects("null-objects", few, 1).await?;
     Ok(Fields { one, many, objects, null_one, null_many, null_objects })
 }
 
 /// Makes the pods of a namespace, and waits until the contender says that all run.
 async fn populate(arena: &Arena, nursery: &mut Nursery, contender: Contender, fields: &[Field]) -> anyhow::Result<()> {
-    let namespace = fields.first().map(|field| field.namespace.clone()).unwrap_or_default();
+    let Some(namespace) = fields.iter().find(|field| field.size() > 0).map(|field| field.namespace.clone()) else {
+        return Ok(());
+    };
     let observer = Observer::new(&arena.plane.client, &namespace);
     let _process = arena.start(contender, &namespace, "a", false)?;
     let made = async {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::venv;
 
 /// The peers that can take part, and how each is told of in the report.
+#[derive(Default)]
 pub(crate) struct Peers {
     pub(crate) controller_runtime: Option<PathBuf>,
     pub(crate) kopf: Option<(PathBuf, PathBuf)>,

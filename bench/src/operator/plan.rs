@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
+use super::Part;
+
 /// The time between two pauses. The API server brings its cache of pods up to date for a LIST at once, but only every
 /// 100 ms: pauses in a row would measure that rhythm.
 pub(crate) const APART: Duration = Duration::from_millis(120);
+
+/// So many objects are measured in the first run only: each pause takes about a minute.
+pub(crate) const ONCE: usize = 10_000;
 
 /// Sizes of one round; every figure is taken `runs` times unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +19,8 @@ pub(crate) struct Plan {
     pub(crate) pauses: usize,
     /// Pods of each object that has many.
     pub(crate) sizes: Vec<usize>,
-    /// Objects with one pod each.
-    pub(crate) objects: usize,
+    /// How many objects with one pod each.
+    pub(crate) objects: Vec<usize>,
     /// How long an idle operator is looked at: ours asks each pod once in it.
     pub(crate) idle: Duration,
     /// How long the rate of writes is measured.
@@ -30,10 +35,26 @@ impl Plan {
         let seconds = Duration::from_secs;
         if quick {
             let sizes = vec![100, 1000];
-            return Self { runs, pauses: 40, sizes, objects: 200, idle: seconds(35), writes: seconds(1), failovers: 1 };
+            return Self {
+                runs,
+                pauses: 40,
+                sizes,
+                objects: vec![200],
+                idle: seconds(35),
+                writes: seconds(1),
+                failovers: 1,
+            };
         }
         let sizes = vec![100, 1000, 10_000];
-        Self { runs, pauses: 100, sizes, objects: 1000, idle: seconds(35), writes: seconds(3), failovers: 2 }
+        Self {
+            runs,
+            pauses: 100,
+            sizes,
+            objects: vec![1000, ONCE],
+            idle: seconds(35),
+            writes: seconds(3),
+            failovers: 2,
+        }
     }
 
     /// Only to see that everything still works.
@@ -42,11 +63,18 @@ impl Plan {
             runs: 1,
             pauses: 5,
             sizes: vec![20],
-            objects: 10,
+            objects: vec![10],
             idle: Duration::from_secs(1),
             writes: Duration::from_millis(300),
             failovers: 1,
         }
+    }
+
+    /// Nothing is made that this part does not measure.
+    pub(crate) fn narrowed(self, part: Part) -> Self {
+        let sizes = if part == Part::Many { self.sizes } else { Vec::new() };
+        let objects = if part == Part::Objects { self.objects } else { Vec::new() };
+        Self { sizes, objects, ..self }
     }
 
     /// All pods of the objects that have many.
@@ -56,13 +84,14 @@ impl Plan {
 
     /// How it is told in a report.
     pub(crate) fn told(&self) -> String {
-        let sizes = self.sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let listed = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
         format!(
-            "{} runs; {} pauses of one pod, objects with {sizes} pods, {} objects with one pod each, {:.0} s of idling \
-             and {} failovers",
+            "{} runs; {} pauses of one pod, objects with {} pods, {} objects with one pod each, {:.0} s of idling and \
+             {} failovers; {ONCE} objects in the first run only",
             self.runs,
             self.pauses,
-            self.objects,
+            listed(&self.sizes),
+            listed(&self.objects),
             self.idle.as_secs_f64(),
             self.failovers
         )
