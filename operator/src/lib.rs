@@ -1,12 +1,13 @@
 //! The operator: observe, plan, act.
 //!
 //! `observe` holds what was seen, `plan` every rule as a pure function, `act` the writes and the calls to pods;
-//! `watches` and `fleet` feed what is observed, `queue` says who is looked at next, `controller` wires it all, `lease` lets
-//! one replica act at a time.
+//! `watches` and `fleet` feed what is observed, `queue` says who is looked at next, `context` takes one object through the
+//! three, `controller` wires it all, `lease` lets one replica act at a time.
 
 pub mod act;
 mod census;
 pub mod config;
+mod context;
 pub mod controller;
 mod fleet;
 pub mod health;

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::act;
 use crate::config::Config;
-use crate::controller::Context;
+use crate::context::Context;
 use crate::observe::index::Owner;
 use crate::plan::freezes;
 use crate::queue::Queue;
