@@ -275,7 +275,7 @@ impl Inner {
                     // Answers may overtake each other; an acknowledgement only moves forward.
                     return true;
                 }
-                let heard = Heard { status, at: now, container: order.container.clone(), ready: order.ready };
+                let heard = Heard::new(status, now, order.container.clone(), order.ready);
                 let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
                 let (hook, ended) = (contact.hook.take(), contact.ended);
                 *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };

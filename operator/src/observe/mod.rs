@@ -252,8 +252,11 @@ impl Contact {
 /// An answer, with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard {
-    /// The whole status.
+    /// What a plan reads of the status: counters, clocks and names of entry points are left out, and the version stands
+    /// beside it.
     pub status: Status,
+    /// The version of the status, for following it.
+    pub version: String,
     /// When it came.
     pub at: Timestamp,
     /// The container that gave it.
@@ -263,18 +266,25 @@ pub struct Heard {
 }
 
 impl Heard {
-    /// Whether the other one says the same, as far as a plan reads it: counters and clocks always go on.
+    /// What is kept of an answer: it stays in memory for each pod.
     #[must_use]
-    pub fn says(&self, other: &Self) -> bool {
-        let read = |status: &Status| Status {
+    pub fn new(mut status: Status, at: Timestamp, container: Option<String>, ready: bool) -> Self {
+        let version = std::mem::take(&mut status.version);
+        let status = Status {
             uptime_seconds: 0,
             active_streams: 0,
             total_executions: 0,
             failed_executions: 0,
-            version: String::new(),
-            ..status.clone()
+            entry_points: Vec::new(),
+            ..status
         };
-        self.container == other.container && self.ready == other.ready && read(&self.status) == read(&other.status)
+        Self { status, version, at, container, ready }
+    }
+
+    /// Whether the other one says the same, as far as a plan reads it: versions and clocks always go on.
+    #[must_use]
+    pub fn says(&self, other: &Self) -> bool {
+        self.container == other.container && self.ready == other.ready && self.status == other.status
     }
 }
 

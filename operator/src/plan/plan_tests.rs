@@ -279,7 +279,7 @@ impl World {
                 (Verb::Stop, _) => State::Stopping,
             };
         }
-        let heard = Heard { status: answer(pod), at: now, container: order.container.clone(), ready: order.ready };
+        let heard = Heard::new(answer(pod), now, order.container.clone(), order.ready);
         let (hook, ended) = (contact.hook.take(), contact.ended);
         *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
         self.count();

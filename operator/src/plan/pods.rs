@@ -197,7 +197,7 @@ fn call(
     let followed =
         runtime.spec.lifecycle.disruption_protection_seconds.is_some() && standing.state == RuntimeState::Running;
     if followed || (!standing.reached && !settled_elsewhere(status)) {
-        return Some(Call::Ask { after: Some((status.version.clone(), FOLLOW)) });
+        return Some(Call::Ask { after: Some((answer.version.clone(), FOLLOW)) });
     }
     let old = until_due(standing.pod, answer, now).is_none();
     let changed = answer.ready != standing.pod.ready;

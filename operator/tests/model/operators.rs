@@ -179,7 +179,7 @@ impl Operator {
         let pods: Vec<Arc<PodFacts>> = picture.pods.iter().map(|pod| Arc::new(facts(pod))).collect();
         let contacts = self.heard.iter().map(|(uid, (container, text))| {
             let status: Status = serde_json::from_str(text).unwrap();
-            let heard = Heard { status, at: now(), container: Some(container.to_string()), ready: true };
+            let heard = Heard::new(status, now(), Some(container.to_string()), true);
             (uid.to_string(), Contact { answer: Some(Arc::new(heard)), ..Contact::default() })
         });
         let boot = picture.boot.as_ref().map(|boot| BootConfigMap {
