@@ -252,8 +252,7 @@ impl Contact {
 /// An answer, with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard {
-    /// What a plan reads of the status: counters, clocks and names of entry points are left out, and the version stands
-    /// beside it.
+    /// What a plan reads of the status: counters and clocks are left out, and the version stands beside it.
     pub status: Status,
     /// The version of the status, for following it.
     pub version: String,
@@ -275,7 +274,6 @@ impl Heard {
             active_streams: 0,
             total_executions: 0,
             failed_executions: 0,
-            entry_points: Vec::new(),
             ..status
         };
         Self { status, version, at, container, ready }
