@@ -8,6 +8,8 @@
 #   buildah bud --build-context build=./dist --target operator .
 
 FROM docker.io/library/rust:1.95-slim-bookworm AS build
+# The operator's allocator is built by make.
+RUN apt-get update && apt-get install --yes --no-install-recommends make && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \

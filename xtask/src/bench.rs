@@ -33,6 +33,9 @@ pub(crate) struct Measured {
     /// Without the peers
     #[arg(long, requires = "only")]
     alone: bool,
+    /// So many objects with one pod each are measured once, after all else; none if 0
+    #[arg(long, default_value_t = 10_000)]
+    crowd: usize,
 }
 
 #[derive(Debug, Args)]
@@ -77,7 +80,7 @@ fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
 }
 
 fn operator(measured: &Measured) -> anyhow::Result<Command> {
-    let Measured { sizes, only, alone } = measured;
+    let Measured { sizes, only, alone, crowd } = measured;
     let built = if sizes.check {
         unoptimised("agentruntime-operator")?
     } else {
@@ -90,6 +93,7 @@ fn operator(measured: &Measured) -> anyhow::Result<Command> {
     bench.arg("operator").arg("--binary").arg(built.join("agentruntime-operator"));
     bench.arg("--peers").arg(workspace::root().join("bench/peers"));
     bench.arg("--folder").arg(workspace::target().join("bench/operator"));
+    bench.args(["--crowd", &crowd.to_string()]);
     sized(&mut bench, sizes, if sizes.quick { 1 } else { 3 });
     match only {
         Some(part) => drop(bench.args(["--only", part]).args(alone.then_some("--alone"))),

@@ -143,6 +143,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_build_in_a_container_has_all_that_cargo_reads() {
+        let read = |file: &str| fs::read_to_string(workspace::root().join(file)).unwrap();
+        let manifest = read("Cargo.toml");
+        let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).unwrap();
+        let members: Vec<String> = serde_json::from_str(members).unwrap();
+        let folders = members.iter().filter_map(|member| member.split('/').next());
+        let ignored = read(".dockerignore");
+        let passes = |name: &str| ignored.lines().any(|line| line.strip_prefix('!') == Some(name));
+        for name in folders.chain([".cargo", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"]) {
+            assert!(passes(name), ".dockerignore keeps {name} out");
+        }
+    }
+
+    #[test]
     fn whoever_builds_the_images_builds_what_the_tests_ran() {
         for file in ["Dockerfile", ".github/workflows/release.yaml"] {
             let text = fs::read_to_string(workspace::root().join(file)).unwrap();

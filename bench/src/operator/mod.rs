@@ -25,6 +25,7 @@ use crds::DesiredState;
 
 use contender::{Arena, Contender, LEASE_SECONDS, SimulatedPods};
 use field::{Field, Nursery};
+use objects::Crowd;
 use observer::Observer;
 use plan::Plan;
 use plane::Plane;
@@ -69,6 +70,9 @@ pub(crate) struct Operator {
     /// Without the peers
     #[arg(long, requires = "only")]
     alone: bool,
+    /// So many objects with one pod each, once and after all else; none if 0
+    #[arg(long, default_value_t = 10_000)]
+    crowd: usize,
 }
 
 /// A part of what is measured.
@@ -88,7 +92,7 @@ enum Part {
 struct Fields {
     one: Vec<(Contender, Field)>,
     many: Vec<(Contender, Vec<Field>)>,
-    objects: Vec<(Contender, Vec<Field>)>,
+    objects: Crowd,
     null_one: Field,
     null_many: Vec<Field>,
     null_objects: Field,
@@ -96,7 +100,7 @@ struct Fields {
 
 /// Measures, prints the table and writes the report.
 pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
-    let mut plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick) };
+    let mut plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick, task.crowd) };
     if let Some(only) = task.only {
         plan = plan.narrowed(only);
     }
@@ -136,7 +140,9 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
 async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Result<Vec<Row>> {
     let asked = |part| only.is_none_or(|only| only == part);
     let begun = Instant::now();
-    let fields = prepare(arena, plan).await.context("the objects and pods cannot be made")?;
+    let mut nursery = Nursery::new(&arena.plane.client, arena.pods.port);
+    let made = prepare(arena, &mut nursery, plan).await;
+    let fields = made.context("the objects and pods cannot be made")?;
     eprintln!("objects and pods are made: {:.0} s", begun.elapsed().as_secs_f32());
     let (mut rows, mut memory) = (Vec::new(), Vec::new());
     if asked(Part::One) {
@@ -146,36 +152,35 @@ async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Resu
         rows.extend(many::measure(arena, plan, &fields, &memory).await?);
     }
     if asked(Part::Objects) {
-        rows.extend(objects::measure(arena, plan, &fields).await?);
+        rows.extend(objects::measure(arena, plan, &fields.null_objects, &fields.objects, plan.runs).await?);
     }
     if asked(Part::Failover) {
         rows.extend(failover::measure(arena, plan, &fields).await?);
+    }
+    if plan.crowd > 0 {
+        eprintln!("{} objects are made, which takes some minutes; kopf would need minutes for each pause", plan.crowd);
+        let able = |contender: &Contender| *contender != Contender::Kopf;
+        let all = arena.contenders().into_iter().filter(able);
+        let crowd = crowd(arena, &mut nursery, all, plan.crowd).await.context("the objects cannot be made")?;
+        rows.extend(objects::measure(arena, plan, &fields.null_objects, &crowd, 1).await?);
     }
     eprintln!("all is measured: {:.0} s", begun.elapsed().as_secs_f32());
     Ok(rows)
 }
 
 /// Makes the objects and pods of everybody. Ours come first, since the peers' pods look like them.
-async fn prepare(arena: &Arena, plan: &Plan) -> anyhow::Result<Fields> {
-    let mut nursery = Nursery::new(&arena.plane.client, arena.pods.port);
-    let (mut one, mut many, mut objects) = (Vec::new(), Vec::new(), Vec::new());
+async fn prepare(arena: &Arena, nursery: &mut Nursery, plan: &Plan) -> anyhow::Result<Fields> {
+    let (mut one, mut many) = (Vec::new(), Vec::new());
     for contender in arena.contenders() {
         let single = vec![nursery.objects(&format!("{contender}-one"), 1, 1).await?];
-        populate(arena, &mut nursery, contender, &single).await?;
+        populate(arena, nursery, contender, &single).await?;
         let mut large = Vec::new();
         for size in &plan.sizes {
             large.push(nursery.objects(&format!("{contender}-many"), 1, *size).await?);
         }
-        populate(arena, &mut nursery, contender, &large).await?;
-        let mut small = Vec::new();
-        for count in plan.objects.iter().filter(|count| objects::takes_part(contender, **count)) {
-            let field = vec![nursery.objects(&format!("{contender}-objects-{count}"), *count, 1).await?];
-            populate(arena, &mut nursery, contender, &field).await?;
-            small.extend(field);
-        }
+        populate(arena, nursery, contender, &large).await?;
         one.extend(single.into_iter().map(|field| (contender, field)));
         many.push((contender, large));
-        objects.push((contender, small));
     }
     let null_one = nursery.objects("null-one", 1, 1).await?;
     nursery.pods(&null_one).await?;
@@ -185,9 +190,25 @@ async fn prepare(arena: &Arena, plan: &Plan) -> anyhow::Result<Fields> {
         nursery.pods(&field).await?;
         null_many.push(field);
     }
-    let few = plan.objects.first().copied().unwrap_or(0);
-    let null_objects = nursery.objects("null-objects", few, 1).await?;
+    let objects = crowd(arena, nursery, arena.contenders().into_iter(), plan.objects).await?;
+    let null_objects = nursery.objects("null-objects", plan.objects, 1).await?;
     Ok(Fields { one, many, objects, null_one, null_many, null_objects })
+}
+
+/// Makes so many objects with one pod each for these contenders.
+async fn crowd(
+    arena: &Arena,
+    nursery: &mut Nursery,
+    contenders: impl Iterator<Item = Contender>,
+    count: usize,
+) -> anyhow::Result<Crowd> {
+    let mut fields = Vec::new();
+    for contender in contenders {
+        let field = vec![nursery.objects(&format!("{contender}-objects-{count}"), count, 1).await?];
+        populate(arena, nursery, contender, &field).await?;
+        fields.extend(field.into_iter().map(|field| (contender, field)));
+    }
+    Ok(Crowd { count, fields })
 }
 
 /// Makes the pods of a namespace, and waits until the contender says that all run.

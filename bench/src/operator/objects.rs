@@ -3,14 +3,14 @@
 use anyhow::Context as _;
 use crds::DesiredState;
 
+use super::LATE;
 use super::contender::{Arena, Contender, Process};
 use super::field::Field;
 use super::null::write_rate;
 use super::observer::Observer;
-use super::plan::{ONCE, Plan};
+use super::plan::Plan;
 use super::table::{Row, Samples, Target};
 use super::transitions::{PATIENCE, turn};
-use super::{Fields, LATE};
 use crate::figures;
 
 /// The user's patch, the boot ConfigMap and the status.
@@ -18,58 +18,61 @@ const WRITES: f64 = 3.0;
 /// The share of the limit within which all have acknowledged.
 const OF_LIMIT: f64 = 1.3;
 
-/// kopf needs minutes for so many, and would make the benchmark half as long again.
-pub(crate) fn takes_part(contender: Contender, count: usize) -> bool {
-    contender != Contender::Kopf || count < ONCE
+/// As many objects for each contender, with one pod each.
+pub(crate) struct Crowd {
+    pub(crate) count: usize,
+    pub(crate) fields: Vec<(Contender, Field)>,
 }
 
 #[derive(Default)]
 struct Figures {
-    /// By number of objects.
-    pauses: Vec<Samples>,
+    pauses: Samples,
     late: Samples,
     rates: Samples,
 }
 
-pub(crate) async fn measure(arena: &Arena, plan: &Plan, fields: &Fields) -> anyhow::Result<Vec<Row>> {
-    let mut figures = Figures { pauses: vec![Samples::default(); plan.objects.len()], ..Figures::default() };
-    for run in 1..=plan.runs {
-        for (place, count) in plan.objects.iter().enumerate().filter(|(_, count)| run == 1 || **count < ONCE) {
-            once(arena, plan, fields, (run, place, *count), &mut figures).await?;
-        }
+pub(crate) async fn measure(
+    arena: &Arena,
+    plan: &Plan,
+    idle: &Field,
+    crowd: &Crowd,
+    runs: usize,
+) -> anyhow::Result<Vec<Row>> {
+    let mut figures = Figures::default();
+    for run in 1..=runs {
+        once(arena, plan, idle, crowd, run, &mut figures).await?;
     }
     let Figures { pauses, late, rates } = figures;
-    let mut rows = vec![rates.row("status writes/s, 64 at once", Target::None, "API server")];
-    rows.extend(plan.objects.iter().zip(pauses).map(|(count, samples)| {
-        let name = format!("{count} objects with one pod each, ms");
-        samples.row(name, Target::TimesLimit(OF_LIMIT), "3 writes each")
-    }));
-    rows.push(late.row(LATE, Target::AtMost(0.0), ""));
-    Ok(rows)
+    Ok(vec![
+        rates.row("status writes/s, 64 at once", Target::None, "API server"),
+        pauses.row(
+            format!("{} objects with one pod each, ms", crowd.count),
+            Target::TimesLimit(OF_LIMIT),
+            "3 writes each",
+        ),
+        late.row(LATE, Target::AtMost(0.0), ""),
+    ])
 }
 
 async fn once(
     arena: &Arena,
     plan: &Plan,
-    fields: &Fields,
-    (run, place, count): (usize, usize, usize),
+    idle: &Field,
+    crowd: &Crowd,
+    run: usize,
     figures: &mut Figures,
 ) -> anyhow::Result<()> {
-    let Some(pauses) = figures.pauses.get_mut(place) else { return Ok(()) };
-    let rate = write_rate(&arena.plane.client, &fields.null_objects, plan.writes).await?;
+    let count = crowd.count;
+    let rate = write_rate(&arena.plane.client, idle, plan.writes).await?;
     figures.rates.push_limit(rate);
-    pauses.push_limit(WRITES * count as f64 / rate * 1000.0);
+    figures.pauses.push_limit(WRITES * count as f64 / rate * 1000.0);
     eprintln!("{count} objects, run {run}: {rate:.0} status writes/s");
-    for (contender, fields) in &fields.objects {
-        let Some(field) = fields.get(place) else {
-            eprintln!("{count} objects, run {run}, {contender} is left out: it needs minutes for each pause");
-            continue;
-        };
+    for (contender, field) in &crowd.fields {
         let process = arena.start(*contender, &field.namespace, "a", false)?;
         let measured = paused(arena, field, &process).await;
         let (took, late, told) =
             measured.with_context(|| format!("{contender}:\n{}", arena.log(*contender, &field.namespace, "a")))?;
-        pauses.push(*contender, took);
+        figures.pauses.push(*contender, took);
         figures.late.push(*contender, late as f64);
         eprintln!("{count} objects, run {run}, {contender}: {told}");
     }

@@ -8,9 +8,6 @@ use super::Part;
 /// 100 ms: pauses in a row would measure that rhythm.
 pub(crate) const APART: Duration = Duration::from_millis(120);
 
-/// So many objects are measured in the first run only: each pause takes about a minute.
-pub(crate) const ONCE: usize = 10_000;
-
 /// Sizes of one round; every figure is taken `runs` times unless it says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
@@ -19,8 +16,10 @@ pub(crate) struct Plan {
     pub(crate) pauses: usize,
     /// Pods of each object that has many.
     pub(crate) sizes: Vec<usize>,
-    /// How many objects with one pod each.
-    pub(crate) objects: Vec<usize>,
+    /// Objects with one pod each.
+    pub(crate) objects: usize,
+    /// So many objects with one pod each are made and measured once, after all else: they slow the API server down.
+    pub(crate) crowd: usize,
     /// How long an idle operator is looked at: ours asks each pod once in it.
     pub(crate) idle: Duration,
     /// How long the rate of writes is measured.
@@ -31,30 +30,15 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// What `cargo xtask bench operator` measures, with or without `--quick`.
-    pub(crate) fn new(runs: usize, quick: bool) -> Self {
+    pub(crate) fn new(runs: usize, quick: bool, crowd: usize) -> Self {
         let seconds = Duration::from_secs;
+        let (idle, crowd) = (seconds(35), if quick { 0 } else { crowd });
         if quick {
             let sizes = vec![100, 1000];
-            return Self {
-                runs,
-                pauses: 40,
-                sizes,
-                objects: vec![200],
-                idle: seconds(35),
-                writes: seconds(1),
-                failovers: 1,
-            };
+            return Self { runs, pauses: 40, sizes, objects: 200, crowd, idle, writes: seconds(1), failovers: 1 };
         }
         let sizes = vec![100, 1000, 10_000];
-        Self {
-            runs,
-            pauses: 100,
-            sizes,
-            objects: vec![1000, ONCE],
-            idle: seconds(35),
-            writes: seconds(3),
-            failovers: 2,
-        }
+        Self { runs, pauses: 100, sizes, objects: 1000, crowd, idle, writes: seconds(3), failovers: 2 }
     }
 
     /// Only to see that everything still works.
@@ -63,7 +47,8 @@ impl Plan {
             runs: 1,
             pauses: 5,
             sizes: vec![20],
-            objects: vec![10],
+            objects: 10,
+            crowd: 0,
             idle: Duration::from_secs(1),
             writes: Duration::from_millis(300),
             failovers: 1,
@@ -73,8 +58,8 @@ impl Plan {
     /// Nothing is made that this part does not measure.
     pub(crate) fn narrowed(self, part: Part) -> Self {
         let sizes = if part == Part::Many { self.sizes } else { Vec::new() };
-        let objects = if part == Part::Objects { self.objects } else { Vec::new() };
-        Self { sizes, objects, ..self }
+        let (objects, crowd) = if part == Part::Objects { (self.objects, self.crowd) } else { (0, 0) };
+        Self { sizes, objects, crowd, ..self }
     }
 
     /// All pods of the objects that have many.
@@ -84,14 +69,14 @@ impl Plan {
 
     /// How it is told in a report.
     pub(crate) fn told(&self) -> String {
-        let listed = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let sizes = self.sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+        let crowd = if self.crowd == 0 { String::new() } else { format!(" and once {}", self.crowd) };
         format!(
-            "{} runs; {} pauses of one pod, objects with {} pods, {} objects with one pod each, {:.0} s of idling and \
-             {} failovers; {ONCE} objects in the first run only",
+            "{} runs; {} pauses of one pod, objects with {sizes} pods, {}{crowd} objects with one pod each, {:.0} s of \
+             idling and {} failovers",
             self.runs,
             self.pauses,
-            listed(&self.sizes),
-            listed(&self.objects),
+            self.objects,
             self.idle.as_secs_f64(),
             self.failovers
         )

@@ -269,13 +269,8 @@ impl Heard {
     #[must_use]
     pub fn new(mut status: Status, at: Timestamp, container: Option<String>, ready: bool) -> Self {
         let version = std::mem::take(&mut status.version);
-        let status = Status {
-            uptime_seconds: 0,
-            active_streams: 0,
-            total_executions: 0,
-            failed_executions: 0,
-            ..status
-        };
+        let status =
+            Status { uptime_seconds: 0, active_streams: 0, total_executions: 0, failed_executions: 0, ..status };
         Self { status, version, at, container, ready }
     }
 
