@@ -38,8 +38,8 @@ on the machine shows in every figure. Ratios are those of medians.
 - **busy while idle**: the time that its threads ran, by the kernel's count. Ours asks each pod every half minute how
   it stands; the peers ask nobody.
 - **many objects**: all are asked for at once, 64 requests at a time. The limit is three writes for each, at the rate
-  at which the API server took status writes just before. 10000 are made and measured once, after all else, and
-  without kopf, which needs minutes for each pause of them.
+  at which the API server took status writes just before. As many as `--crowd` says, if any, are made and
+  measured once, after all else, and without kopf, which needs minutes for each pause of them.
 - **leader killed**: two replicas; the leader is killed with SIGKILL, a pause is asked for right then, and the time
   runs until it is acknowledged. kopf's replicas find each other by a resource of their own and are left out.
 ";
