@@ -20,9 +20,10 @@ use super::pods;
 
 /// Requests of the measurement itself under way at once.
 const AT_ONCE: usize = 64;
-/// The operator has made all Deployments by then, with so much for each on top.
+/// The operator has made all Deployments by then.
 const PATIENCE: Duration = Duration::from_secs(300);
-const PATIENCE_EACH: Duration = Duration::from_millis(30);
+/// What each object adds to the time that is waited for all.
+const PATIENCE_EACH: Duration = Duration::from_millis(20);
 /// In place of the hash of a pod template.
 const HASH: &str = "simulated";
 
@@ -146,6 +147,11 @@ impl Field {
         self.names.len() * self.replicas
     }
 
+    /// How long is waited for all objects: `least`, and more the more there are.
+    pub(crate) fn patience(&self, least: Duration) -> Duration {
+        least + PATIENCE_EACH.saturating_mul(u32::try_from(self.names.len()).unwrap_or(u32::MAX))
+    }
+
     /// Asks for another state, as a user does; gives the time just before the first request.
     pub(crate) async fn ask(&self, state: DesiredState) -> anyhow::Result<Instant> {
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &self.namespace);
@@ -184,7 +190,7 @@ impl Field {
     async fn deployments(&self) -> anyhow::Result<Vec<(String, Option<i64>)>> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let wanted: HashSet<&String> = self.names.iter().collect();
-        let patience = PATIENCE + PATIENCE_EACH.saturating_mul(u32::try_from(self.names.len())?);
+        let patience = self.patience(PATIENCE);
         let begun = Instant::now();
         loop {
             let asked = Instant::now();

@@ -36,7 +36,7 @@ use crate::{machine, table as text};
 /// Pods that still run though status says that the object is paused.
 const LATE: &str = "  pods not paused when acknowledged";
 /// Objects and pods of a field are there by then.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(600);
 /// A leader that holds its Lease for so long is replaced soon enough for a mere check.
 const SHORT_LEASE: u16 = 5;
 
@@ -71,7 +71,7 @@ pub(crate) struct Operator {
     #[arg(long, requires = "only")]
     alone: bool,
     /// So many objects with one pod each, once and after all else; none if 0
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long)]
     crowd: usize,
 }
 
@@ -172,14 +172,14 @@ async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Resu
 async fn prepare(arena: &Arena, nursery: &mut Nursery, plan: &Plan) -> anyhow::Result<Fields> {
     let (mut one, mut many) = (Vec::new(), Vec::new());
     for contender in arena.contenders() {
-        let single = vec![nursery.objects(&format!("{contender}-one"), 1, 1).await?];
-        populate(arena, nursery, contender, &single).await?;
+        let single = nursery.objects(&format!("{contender}-one"), 1, 1).await?;
+        populate(arena, nursery, contender, std::slice::from_ref(&single)).await?;
         let mut large = Vec::new();
         for size in &plan.sizes {
             large.push(nursery.objects(&format!("{contender}-many"), 1, *size).await?);
         }
         populate(arena, nursery, contender, &large).await?;
-        one.extend(single.into_iter().map(|field| (contender, field)));
+        one.push((contender, single));
         many.push((contender, large));
     }
     let null_one = nursery.objects("null-one", 1, 1).await?;
@@ -204,9 +204,9 @@ async fn crowd(
 ) -> anyhow::Result<Crowd> {
     let mut fields = Vec::new();
     for contender in contenders {
-        let field = vec![nursery.objects(&format!("{contender}-objects-{count}"), count, 1).await?];
-        populate(arena, nursery, contender, &field).await?;
-        fields.extend(field.into_iter().map(|field| (contender, field)));
+        let field = nursery.objects(&format!("{contender}-objects-{count}"), count, 1).await?;
+        populate(arena, nursery, contender, std::slice::from_ref(&field)).await?;
+        fields.push((contender, field));
     }
     Ok(Crowd { count, fields })
 }
@@ -226,7 +226,7 @@ async fn populate(arena: &Arena, nursery: &mut Nursery, contender: Contender, fi
             }
         }
         for field in fields {
-            observer.reached(DesiredState::Running, &field.names, PATIENCE).await?;
+            observer.reached(DesiredState::Running, &field.names, field.patience(PATIENCE)).await?;
         }
         anyhow::Ok(())
     };

@@ -14,9 +14,8 @@ use super::table::{Row, Samples, Target};
 use super::{Fields, LATE};
 use crate::figures::{self, Runs};
 
-/// An operator that has not come so far by then never will; with many objects it has so much for each on top.
+/// An operator that has not come so far by then never will.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
-const PATIENCE_EACH: Duration = Duration::from_millis(20);
 /// Pauses before the first that counts.
 const WARM_UP: usize = 3;
 /// The share of the limit within which a pause is acknowledged.
@@ -151,7 +150,6 @@ async fn once(
 /// Asks for a state and waits until status says that it is reached.
 pub(crate) async fn turn(field: &Field, observer: &Observer, state: DesiredState) -> anyhow::Result<Duration> {
     let begun = field.ask(state).await?;
-    let patience = PATIENCE + PATIENCE_EACH.saturating_mul(u32::try_from(field.names.len())?);
-    let end = observer.reached(state, &field.names, patience).await?;
+    let end = observer.reached(state, &field.names, field.patience(PATIENCE)).await?;
     Ok(end.saturating_duration_since(begun))
 }
