@@ -228,6 +228,15 @@ impl Runtime {
     }
 
     /// An answer, from one that may be killed meanwhile; none once it is gone.
+    /// The names of what has happened in an execution, in order; of what came after one of them if it is given.
+    pub(crate) async fn events(&self, id: &str, after: Option<&str>) -> Vec<String> {
+        let headers: Vec<_> = after.map(|after| ("Last-Event-ID", after)).into_iter().collect();
+        let (code, text) = self.call("GET", &format!("/api/v1/executions/{id}/events"), &headers, "").await;
+        assert_eq!(code, 200, "{text}");
+        let lines = text.as_str().unwrap().lines().filter_map(|line| line.strip_prefix("event: "));
+        lines.map(str::to_owned).collect()
+    }
+
     pub(crate) async fn try_post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, Value)> {
         Some(self.try_call("POST", path, headers, body).await?).filter(|(code, _)| *code != 0)
     }
