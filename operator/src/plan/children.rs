@@ -2,31 +2,25 @@
 
 use crds::{AgentRuntime, VolumeClaim, WhenDeleted};
 use lifecycle::Desired;
-use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
+use serde_json::{Value, json};
 
-use super::epoch::Policy;
+use super::blueprint::{self, Drawing};
+use super::manifest::finish;
+use super::names::{claim_name, deployment_name, name_of};
 use super::pods::Standing;
+use super::policy::Policy;
 use super::protection::{PROTECTED_SINCE, Protection};
-use super::rollout::{self, Drawing};
+use super::settings::Settings;
 use super::sketch::{Drawn, Sketch};
-use super::{Child, Settings, manifest, name_of, template};
+use super::steps::Child;
+use super::{manifest, rollout, template};
 use crate::observe::{ChildKey, ChildKind, Observed};
-
-/// Holds the hash of the manifest that was applied, without the rollout strategy.
-pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
 
 /// Holds the rollout strategy that was applied: `surge`, `replace` or `recreate`.
 pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
 
 /// Holds the hash of the pod template alone.
 pub const TEMPLATE_ANNOTATION: &str = "agents.hive.dev/template-hash";
-
-/// The name of the Deployment.
-#[must_use]
-pub fn deployment_name(runtime: &str) -> String {
-    runtime.to_owned()
-}
 
 /// What is to be done about children, and how many pods are wanted.
 pub(super) struct Wanted {
@@ -72,7 +66,7 @@ pub(super) fn plan(
     if !stops && (withheld || sketch.children.as_ref().is_some_and(stand)) {
         return wanted;
     }
-    let Some(Drawing { agent, template }) = rollout::draw(seen, settings) else { return wanted };
+    let Some(Drawing { agent, template }) = blueprint::draw(seen, settings) else { return wanted };
     let children = around_pods(seen, settings, agent, protection, &template);
     let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &blueprint.hash);
     sketch.children = Some(Drawn::of(replicas, protection, children.iter().chain([&deployment])));
@@ -172,15 +166,6 @@ fn unused(seen: &Observed, wanted: Option<&ChildKey>) -> Vec<ChildKey> {
     old.filter(|key| Some(*key) != wanted).cloned().collect()
 }
 
-/// The ConfigMap of the agent's definition, named by content.
-pub(super) fn agent_config_map(runtime: &AgentRuntime, text: &str, file: &str) -> Child {
-    let name = format!("{}-agent-{}", name_of(runtime), short_hash(text.as_bytes()));
-    let mut object = manifest::object(runtime, "v1", "ConfigMap", &name);
-    manifest::set(&mut object, "immutable", json!(true));
-    manifest::set(&mut object, "data", json!({ file: text }));
-    finish(ChildKind::ConfigMap, name, object, &[])
-}
-
 /// `headless` publishes the addresses of pods that are not ready, paused ones for instance.
 fn service(runtime: &AgentRuntime, name: String, headless: bool) -> Child {
     let port = runtime.spec.lifecycle.port;
@@ -194,11 +179,6 @@ fn service(runtime: &AgentRuntime, name: String, headless: bool) -> Child {
     }
     manifest::set(&mut object, "spec", spec);
     finish(ChildKind::Service, name, object, &[])
-}
-
-/// The name of the claim that executions are kept on.
-pub(super) fn claim_name(runtime: &AgentRuntime) -> String {
-    format!("{}-data", name_of(runtime))
 }
 
 fn volume_claim(runtime: &AgentRuntime, claim: &VolumeClaim) -> Child {
@@ -297,20 +277,4 @@ fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: 
         spec.insert("strategy".to_owned(), described);
     }
     child
-}
-
-fn finish(kind: ChildKind, name: String, mut object: Map<String, Value>, annotations: &[(&str, &str)]) -> Child {
-    let hash = short_hash(Value::Object(object.clone()).to_string().as_bytes());
-    let mut all = Map::new();
-    all.insert(HASH_ANNOTATION.to_owned(), json!(hash));
-    for (key, value) in annotations {
-        all.insert((*key).to_owned(), json!(value));
-    }
-    manifest::set_metadata(&mut object, "annotations", Value::Object(all));
-    Child { key: ChildKey { kind, name }, hash, manifest: object }
-}
-
-/// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.
-pub(super) fn short_hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,11 +2,12 @@
 
 use crds::{AgentRuntime, RuntimeState};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lifecycle::Desired;
 
 use super::effective::{Effective, Kind};
 use super::reading::Reading;
+use super::spans::seconds;
 
 /// All conditions, each with the time of its last change kept.
 pub(super) fn of(
@@ -123,9 +124,4 @@ fn finish(runtime: &AgentRuntime, (kind, status, reason, message): Part, generat
         observed_generation: Some(generation),
         last_transition_time: before.map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
     }
-}
-
-/// The API server keeps whole seconds; a finer time would never compare equal to what it gives back.
-pub(super) fn seconds(now: Timestamp) -> Time {
-    Time(Timestamp::from_second(now.as_second()).unwrap_or(now))
 }

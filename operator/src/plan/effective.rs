@@ -3,17 +3,15 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use crds::{AgentRuntime, HeldState};
+use crds::AgentRuntime;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
-use lifecycle::{BootFile, Desired, DrainMode};
+use lifecycle::{Desired, DrainMode};
 
-use super::epoch::Policy;
-use super::{freezes, uid_of, until, windows};
+use super::policy::{self, Policy, RECONCILE_ANNOTATION, held, in_force, is_disabled};
+use super::spans::until;
+use super::{freezes, windows};
 use crate::observe::Observed;
-
-/// On an object: `disabled` leaves its spec and its children alone. Freezes act all the same.
-pub const RECONCILE_ANNOTATION: &str = "agents.hive.dev/reconcile";
 
 /// The source of what is paused because its pods are replaced.
 const ROLLOUT: &str = "Rollout";
@@ -101,11 +99,6 @@ impl Claim {
     }
 }
 
-/// Whether the object asks to be left alone.
-pub(super) fn is_disabled(runtime: &AgentRuntime) -> bool {
-    runtime.annotations().get(RECONCILE_ANNOTATION).is_some_and(|value| value == "disabled")
-}
-
 /// Decides. A window that cannot be used asks for nothing, unless it is what holds the object at present: a
 /// slip of the pen must not let it go. Where freezes cannot be read, nothing is let go.
 ///
@@ -157,7 +150,7 @@ pub(super) fn decide(seen: &Observed, drains: bool, now: Timestamp) -> Effective
 /// What status says of the present state: what decided it, and the state.
 fn present(runtime: &AgentRuntime) -> Option<(&str, Desired)> {
     let status = runtime.status.as_ref()?;
-    Some((status.source.as_str(), super::desired(status.desired_state?)))
+    Some((status.source.as_str(), policy::desired(status.desired_state?)))
 }
 
 /// How the object is drained by itself. One that is left alone keeps what it was commanded last.
@@ -283,12 +276,6 @@ fn most_severe(claims: Vec<Claim>, own: Policy, disabled: bool) -> Effective {
     }
 }
 
-/// The boot file in force.
-pub(super) fn in_force(seen: &Observed) -> Option<&BootFile> {
-    let uid = uid_of(&seen.runtime);
-    seen.boot.as_ref()?.file.as_ref().filter(|file| file.runtime_uid == uid)
-}
-
 /// What an object is at present, below which it does not go while freezes are unknown. One of which nothing
 /// is known has never run, and does not begin to.
 fn floor(seen: &Observed, wanted: &Policy) -> Policy {
@@ -296,13 +283,5 @@ fn floor(seen: &Observed, wanted: &Policy) -> Policy {
         (Some(file), _) => Policy::from(file),
         (None, Some((_, desired))) => Policy { desired, ..wanted.clone() },
         (None, None) => Policy { desired: Desired::Paused, ..wanted.clone() },
-    }
-}
-
-/// The state that a window or a freeze holds in.
-pub(super) fn held(state: HeldState) -> Desired {
-    match state {
-        HeldState::Paused => Desired::Paused,
-        HeldState::Stopped => Desired::Stopped,
     }
 }

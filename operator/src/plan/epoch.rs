@@ -1,86 +1,22 @@
 //! The effective state and its epoch: raised by one exactly when the state, the mode or the drain policy changes.
 
-use crds::{AgentRuntime, DrainTimeoutPolicy, PauseMode};
+use crds::AgentRuntime;
 use jiff::Timestamp;
-use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
+use lifecycle::{BootFile, Desired};
 use serde_json::json;
 
-use super::effective::is_disabled;
 use super::hooks::Hooks;
-use super::{BootWrite, Confirm, Settings, keys, manifest, name_of, uid_of};
+use super::names::{boot_name, name_of};
+use super::policy::{Policy, in_force, is_disabled};
+use super::settings::Settings;
+use super::steps::{BootWrite, Confirm};
+use super::{keys, manifest};
 use crate::observe::{HookRecord, Observed};
-
-/// What the pods are to do, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Policy {
-    pub(super) desired: Desired,
-    pub(super) mode: DrainMode,
-    pub(super) deadline_seconds: i64,
-    pub(super) on_timeout: OnDrainTimeout,
-}
-
-impl Policy {
-    /// What the spec alone asks for.
-    pub(super) fn of(runtime: &AgentRuntime) -> Self {
-        let lifecycle = &runtime.spec.lifecycle;
-        Self {
-            desired: super::desired(runtime.spec.desired_state),
-            mode: match lifecycle.pause_mode {
-                PauseMode::Drain => DrainMode::Drain,
-                PauseMode::Checkpoint => DrainMode::Checkpoint,
-            },
-            deadline_seconds: i64::from(lifecycle.drain_timeout_seconds),
-            on_timeout: match lifecycle.on_drain_timeout {
-                DrainTimeoutPolicy::Wait => OnDrainTimeout::Wait,
-                DrainTimeoutPolicy::Checkpoint => OnDrainTimeout::Checkpoint,
-            },
-        }
-    }
-
-    /// What a boot file commands.
-    pub(super) fn from(file: &BootFile) -> Self {
-        Self {
-            desired: file.state,
-            mode: file.mode,
-            deadline_seconds: file.deadline_seconds.unwrap_or(0),
-            on_timeout: file.on_timeout,
-        }
-    }
-
-    /// The boot file that commands it, under this epoch; it names no keys.
-    pub(super) fn file(&self, runtime: &AgentRuntime, epoch: i64) -> BootFile {
-        BootFile {
-            runtime_uid: uid_of(runtime).to_owned(),
-            epoch,
-            state: self.desired,
-            mode: self.mode,
-            deadline_seconds: Some(self.deadline_seconds),
-            on_timeout: self.on_timeout,
-            keys: Vec::new(),
-            keys_version: 0,
-            release_epoch: 0,
-            resume_nonce: None,
-        }
-    }
-
-    fn is_in(&self, file: &BootFile) -> bool {
-        file.state == self.desired
-            && file.mode == self.mode
-            && file.deadline_seconds == Some(self.deadline_seconds)
-            && file.on_timeout == self.on_timeout
-    }
-}
 
 /// The boot file in force after this plan, and the write that makes it so.
 pub(super) struct Decided {
     pub(super) file: BootFile,
     pub(super) write: Option<BootWrite>,
-}
-
-/// The name of the boot ConfigMap.
-#[must_use]
-pub fn boot_name(runtime: &str) -> String {
-    format!("{runtime}-boot")
 }
 
 /// On the boot ConfigMap: which pods the hooks of a pause or resume are still to be called in.
@@ -91,13 +27,12 @@ pub const HOOKS_ANNOTATION: &str = "agents.hive.dev/hooks";
 /// under the same epoch.
 pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hooks: &Hooks) -> Decided {
     let runtime = seen.runtime.as_ref();
-    let uid = uid_of(runtime);
     let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
     let answered = seen.contacts.values().filter_map(|c| c.answer.as_ref()).map(|a| a.status.epoch).max();
     // What this process has written may have been read by a pod that nobody has heard from since.
     let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
     let known = status.max(answered.unwrap_or(0)).max(written);
-    let current = seen.boot.as_ref().and_then(|boot| boot.file.as_ref()).filter(|file| file.runtime_uid == uid);
+    let current = in_force(seen);
     let (keys, nonce) = (keys::named(seen, current), nonce(runtime, current));
     let kept = current.filter(|file| policy.is_in(file) && file.epoch >= known && file.resume_nonce == nonce);
     let file = match kept {

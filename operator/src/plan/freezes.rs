@@ -12,8 +12,8 @@ use kube::ResourceExt as _;
 use kube::core::{Selector, SelectorExt as _};
 use lifecycle::{Desired, DrainMode};
 
-use super::conditions::seconds;
-use super::held;
+use super::policy::{crd_state, held};
+use super::spans::seconds;
 use crate::observe::fleet::{Labels, Turn};
 use crate::observe::index::Owner;
 
@@ -210,7 +210,7 @@ struct Counts {
 
 /// Every pod of the runtime has acknowledged a state at least as severe, and nothing is in flight.
 fn is_reached(freeze: &AgentFreeze, status: &AgentRuntimeStatus) -> bool {
-    let wanted = super::crd_state(held(freeze.spec.state));
+    let wanted = crd_state(held(freeze.spec.state));
     let there = match freeze.spec.state {
         HeldState::Paused => matches!(status.state, Some(RuntimeState::Paused | RuntimeState::Stopped)),
         HeldState::Stopped => status.state == Some(RuntimeState::Stopped),

@@ -7,6 +7,9 @@ use lifecycle::DrainMode;
 
 use super::*;
 use crate::observe::fleet::{Turn, Unknown};
+use crate::plan::effective::Kind;
+use crate::plan::policy::desired;
+use crate::plan::status::PROGRESS;
 
 fn freeze(name: &str, state: HeldState, spec: AgentFreezeSpec) -> Arc<AgentFreeze> {
     let mut freeze = AgentFreeze::new(name, AgentFreezeSpec { state, ..spec });
@@ -71,8 +74,6 @@ impl World {
         claims.into_iter().max().unwrap()
     }
 }
-
-use super::super::effective::Kind;
 
 #[test]
 fn every_plan_of_a_freeze_and_of_a_window() {

@@ -11,8 +11,12 @@ use crds::{AgentRuntime, FailurePolicy, Hook};
 use jiff::Timestamp;
 use lifecycle::{BootFile, Desired, State};
 
-use super::effective::{self, Effective, Kind};
-use super::{Call, Deed, Order, Settings, uid_of, until_retry};
+use super::effective::{Effective, Kind};
+use super::names::uid_of;
+use super::policy::in_force;
+use super::settings::Settings;
+use super::spans::until_retry;
+use super::steps::{Call, Deed, Order};
 use crate::observe::pod::AGENT_CONTAINER;
 use crate::observe::{HookKind, HookOutcome, HookRecord, HookTurn, Observed, PodFacts, calls_ended};
 
@@ -50,7 +54,7 @@ impl Hooks {
 pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> Hooks {
     let recorded = seen.boot.as_ref().and_then(|boot| boot.hooks.clone());
     let keep = Hooks { record: recorded.clone(), ..Hooks::default() };
-    let Some(file) = effective::in_force(seen).filter(|_| !effective.disabled) else { return keep };
+    let Some(file) = in_force(seen).filter(|_| !effective.disabled) else { return keep };
     let lifecycle = &seen.runtime.spec.lifecycle;
     match (file.state, effective.policy.desired) {
         (Desired::Running, Desired::Paused) if effective.kind != Kind::Freeze => {

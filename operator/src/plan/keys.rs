@@ -9,8 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use lifecycle::BootFile;
 use lifecycle::wire::Status;
 
-use super::effective::is_disabled;
-use super::uid_of;
+use super::names::uid_of;
+use super::policy::is_disabled;
 use crate::observe::Observed;
 
 /// How long the old key waits for pods that do not say that they hold the new one. Such a pod is out of

@@ -1,13 +1,19 @@
-//! What all children share: labels, owner reference and the shape of an object.
+//! What all children share: labels, owner reference, the shape of an object and its hash.
 
 use crds::AgentRuntime;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
-use super::{name_of, uid_of};
+use super::names::{name_of, uid_of};
+use super::steps::Child;
 use crate::observe::index::RUNTIME_LABEL;
+use crate::observe::{ChildKey, ChildKind};
 
 /// The value of `app.kubernetes.io/managed-by` on every child; watches filter by it.
 pub const MANAGED_BY: &str = "agentruntime-operator";
+
+/// Holds the hash of the manifest that was applied, without the rollout strategy.
+pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
 
 /// The labels by which the pods of these objects are found.
 #[must_use]
@@ -72,4 +78,26 @@ pub(super) fn set_metadata(object: &mut Map<String, Value>, field: &str, value: 
     if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
         metadata.insert(field.to_owned(), value);
     }
+}
+
+/// The child of an object that is complete. The annotations are no part of its hash.
+pub(super) fn finish(
+    kind: ChildKind,
+    name: String,
+    mut object: Map<String, Value>,
+    annotations: &[(&str, &str)],
+) -> Child {
+    let hash = short_hash(Value::Object(object.clone()).to_string().as_bytes());
+    let mut all = Map::new();
+    all.insert(HASH_ANNOTATION.to_owned(), json!(hash));
+    for (key, value) in annotations {
+        all.insert((*key).to_owned(), json!(value));
+    }
+    set_metadata(&mut object, "annotations", Value::Object(all));
+    Child { key: ChildKey { kind, name }, hash, manifest: object }
+}
+
+/// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.
+pub(super) fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(5).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,17 +4,19 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crds::{AgentRuntime, AgentRuntimeSpec, AgentSource, DesiredState, RuntimeState};
+use crds::{AgentRuntime, AgentRuntimeSpec, AgentRuntimeStatus, AgentSource, DesiredState, RuntimeState};
 use lifecycle::wire::{Health, Status};
-use lifecycle::{BootFile, State};
+use lifecycle::{BootFile, Desired, State, Verb};
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 use crate::observe::fleet::FleetView;
 use crate::observe::{
-    AgentText, Barrier, BootConfigMap, ChildFacts, Contact, DeploymentFacts, Heard, HookOutcome, PodFacts, Refusal,
-    calls_ended,
+    AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, ChildKind, Contact, DeploymentFacts, Heard, HookOutcome,
+    PodFacts, Refusal, calls_ended,
 };
 
 #[path = "asking_tests.rs"]

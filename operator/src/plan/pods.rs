@@ -8,8 +8,11 @@ use jiff::Timestamp;
 use lifecycle::wire::{Command, Status};
 use lifecycle::{BootFile, Desired, State};
 
-use super::epoch::Policy;
-use super::{Call, Order, keys, since, uid_of, until_retry};
+use super::keys;
+use super::names::uid_of;
+use super::policy::Policy;
+use super::spans::{since, until_retry};
+use super::steps::{Call, Order};
 use crate::observe::{Contact, Heard, Observed, PodFacts, calls_ended};
 
 /// Pods that have converged are asked again after about this long.

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::pods::Standing;
-use super::until;
+use super::spans::until;
 use crate::observe::Observed;
 
 /// On the disruption budget: since when pods at work are protected. It is the memory of it, so that another

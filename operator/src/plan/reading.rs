@@ -12,7 +12,7 @@ use super::children::Wanted;
 use super::effective::{Effective, Kind};
 use super::hooks::Hooks;
 use super::pods::Standing;
-use super::{since, until};
+use super::spans::{since, until};
 use crate::observe::{AgentText, ChildKind, HookKind, Observed};
 
 /// How long a pod may be without its database before the object says so.

@@ -4,9 +4,11 @@ use crds::DesiredState;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+use super::blueprint::Blueprint;
+use super::names::{name_of, uid_of};
 use super::protection::Protection;
-use super::rollout::Blueprint;
-use super::{Child, Settings, name_of, uid_of};
+use super::settings::Settings;
+use super::steps::Child;
 use crate::observe::{AgentText, ChildKey, Observed};
 
 /// The hashes of an object's children, and of what they were drawn from. It spares work; no plan depends on it.
@@ -56,6 +58,14 @@ impl Sketch {
         if source.is_none() || self.source != source {
             *self = Self { source, ..Self::default() };
         }
+    }
+
+    /// The pods as the spec wants them; none while the agent's definition is missing.
+    pub(super) fn blueprint(&mut self, seen: &Observed, settings: &Settings) -> Option<&Blueprint> {
+        if self.blueprint.is_none() || matches!(seen.agent, AgentText::Missing(_)) {
+            self.blueprint = Blueprint::of(seen, settings);
+        }
+        self.blueprint.as_ref()
     }
 }
 

@@ -7,12 +7,22 @@ use jiff::Timestamp;
 use lifecycle::Desired;
 use lifecycle::wire::{CounterScope, Health, Status};
 
+use super::conditions;
 use super::effective::Effective;
+use super::manifest::selector;
+use super::names::name_of;
 use super::pods::Standing;
+use super::policy::crd_state;
 use super::reading::Reading;
-use super::{Announcement, PROGRESS, QUIET, conditions, crd_state, name_of, selector, since};
+use super::spans::since;
+use super::steps::Announcement;
 use crate::observe::Observed;
 
+/// How long a transition may take before a status on the way is written. Most end sooner, and then
+/// the API server sees one write instead of two.
+const QUIET: Duration = Duration::from_secs(1);
+/// The time between two statuses that only say how far the same step has come.
+pub(super) const PROGRESS: Duration = Duration::from_secs(1);
 /// Pods listed in status at most.
 const LISTED: usize = 50;
 

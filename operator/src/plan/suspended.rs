@@ -4,19 +4,12 @@ use crds::DesiredState;
 use lifecycle::Desired;
 
 use super::children::{self, Wanted};
-use super::epoch::{Decided, Policy};
-use super::name_of;
+use super::epoch::Decided;
+use super::names::{deployment_name, name_of};
 use super::pods::Standing;
+use super::policy::Policy;
+use super::steps::Scale;
 use crate::observe::Observed;
-
-/// A new number of pods, and nothing else of the Deployment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scale {
-    /// The Deployment's name.
-    pub deployment: String,
-    /// How many pods.
-    pub replicas: i32,
-}
 
 /// One that was never visited gets no boot ConfigMap: it has no pod that could read it.
 pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
@@ -43,5 +36,5 @@ pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>
 pub(super) fn scale(seen: &Observed, policy: &Policy, disabled: bool, wanted: &Wanted) -> Option<Scale> {
     let now = seen.deployment.as_ref()?.wanted;
     let due = wanted.withheld && wanted.replicas != now && (disabled || policy.desired == Desired::Stopped);
-    due.then(|| Scale { deployment: children::deployment_name(name_of(&seen.runtime)), replicas: wanted.replicas })
+    due.then(|| Scale { deployment: deployment_name(name_of(&seen.runtime)), replicas: wanted.replicas })
 }

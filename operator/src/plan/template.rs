@@ -3,8 +3,9 @@
 use crds::{AgentRuntime, WhilePaused};
 use serde_json::{Map, Value, json};
 
-use super::children::claim_name;
-use super::{Settings, boot_name, manifest, name_of, uid_of};
+use super::manifest;
+use super::names::{boot_name, claim_name, name_of, uid_of};
+use super::settings::Settings;
 use crate::observe::pod::AGENT_CONTAINER;
 
 /// Seconds of the grace period beyond the runtime's own shutdown, so that the kubelet never cuts it short.

@@ -375,7 +375,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "clock",
-        file: "operator/src/plan/mod.rs",
+        file: "operator/src/plan/spans.rs",
         from: "until(now, next).filter(|left| *left <= LONGEST_RETRY)",
         to: "until(now, next).filter(|left| *left >= LONGEST_RETRY || *left <= LONGEST_RETRY)",
         guard: Guard::Lib,

@@ -1,0 +1,192 @@
+//! What a plan is made of: each step that those who do I/O carry out.
+
+use std::time::Duration;
+
+use crds::AgentRuntimeStatus;
+use lifecycle::wire::Command;
+use lifecycle::{BootFile, Verb};
+use serde_json::Value;
+
+use super::keys::Signer;
+use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn};
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Write the boot ConfigMap by compare-and-swap; everything after waits for it.
+    pub boot: Option<BootWrite>,
+    /// What the API server's store is to show before children are touched, else they are left as they are.
+    pub confirm: Option<Confirm>,
+    /// Children to apply.
+    pub apply: Vec<Child>,
+    /// Children that nothing uses any more.
+    pub delete: Vec<ChildKey>,
+    /// A number of pods, for an object whose children are left alone otherwise.
+    pub scale: Option<Scale>,
+    /// Calls to pods. The executor does not wait for them.
+    pub orders: Vec<Order>,
+    /// Take a LIST of the pods from the API server for this epoch and plan again before any status is written.
+    pub barrier: Option<i64>,
+    /// The status to write, if it differs from what stands.
+    pub status: Option<Box<AgentRuntimeStatus>>,
+    /// What to tell people.
+    pub events: Vec<Announcement>,
+    /// When to look again though nothing happened.
+    pub again: Option<Duration>,
+}
+
+impl Plan {
+    /// Whether the status to write says that every pod has acknowledged and reached the desired state.
+    #[must_use]
+    pub fn is_reached(&self) -> bool {
+        let conditions = self.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+    }
+}
+
+/// A compare-and-swap of the boot ConfigMap.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootWrite {
+    /// Its name.
+    pub name: String,
+    /// The version it replaces; none to create it.
+    pub replaces: Option<String>,
+    /// What the API server's store is to show first, else nothing is written.
+    pub confirm: Option<Confirm>,
+    /// The content.
+    pub file: BootFile,
+    /// The hooks under way, which stand beside it.
+    pub hooks: Option<HookRecord>,
+    /// The whole object.
+    pub manifest: serde_json::Map<String, Value>,
+}
+
+/// A write that lets run what another process held back is made from the store and not from caches: the watch of the
+/// ConfigMap may be ahead of those of the object and of the freezes, and the pause that they would show was acknowledged.
+/// So are children by a spec that is older than one that was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirm {
+    /// The freezes are to be those that were seen, and not the object alone.
+    pub freezes: bool,
+}
+
+/// A child to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Its kind and name.
+    pub key: ChildKey,
+    /// The hash that stands in its annotation.
+    pub hash: String,
+    /// The whole object.
+    pub manifest: serde_json::Map<String, Value>,
+}
+
+impl Child {
+    /// The field of the AgentRuntime that a refusal of this child is about.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        match self.key.kind {
+            ChildKind::PersistentVolumeClaim => "spec.storage.volumeClaim",
+            ChildKind::ConfigMap => "spec.agent",
+            ChildKind::Service | ChildKind::ServiceAccount | ChildKind::PodDisruptionBudget | ChildKind::Deployment => {
+                "spec.template"
+            }
+            ChildKind::NetworkPolicy => "spec.networkPolicyPeers, or a port in spec.template",
+        }
+    }
+}
+
+/// A new number of pods, and nothing else of the Deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// The Deployment's name.
+    pub deployment: String,
+    /// How many pods.
+    pub replicas: i32,
+}
+
+/// A call to a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// The pod's UID.
+    pub pod: String,
+    /// The pod's name, for logs.
+    pub name: String,
+    /// Where it listens.
+    pub address: std::net::SocketAddr,
+    /// The container whose answer this will be.
+    pub container: Option<String>,
+    /// Whether the pod is ready now.
+    pub ready: bool,
+    /// Calls to the pod that had ended; after another one this order is planned from an old picture.
+    pub ended: u64,
+    /// What the call is signed with; none where commands are not signed.
+    pub signer: Option<Signer>,
+    /// What is asked.
+    pub call: Call,
+}
+
+/// What is asked of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Call {
+    /// Obey. Ends an outstanding `Ask`; a higher epoch replaces a lower.
+    Command {
+        /// The verb.
+        verb: Verb,
+        /// Its body.
+        body: Box<Command>,
+    },
+    /// A hook of the user's, which ends an outstanding `Ask`; a command ends it.
+    Hook {
+        /// Of which change.
+        turn: HookTurn,
+        /// What is done.
+        deed: Deed,
+        /// The same for each repetition.
+        key: String,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Say how it stands, after waiting for a change of this version for at most this long.
+    Ask {
+        /// The version already known, and how long to wait for another.
+        after: Option<(String, Duration)>,
+    },
+}
+
+impl Call {
+    /// A short stable word, for metrics and traces.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Command { verb, .. } => verb.as_str(),
+            Self::Hook { turn, .. } => turn.hook.as_str(),
+            Self::Ask { .. } => "status",
+        }
+    }
+}
+
+/// What a hook does in a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// A POST to a path.
+    Post(String),
+    /// A command in a container.
+    Exec {
+        /// The container.
+        container: String,
+        /// The program and its arguments.
+        command: Vec<String>,
+    },
+}
+
+/// An Event for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// Normal or Warning.
+    pub warning: bool,
+    /// A stable CamelCase word.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+}
