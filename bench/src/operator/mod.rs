@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use crds::DesiredState;
+use tokio::signal::unix::{SignalKind, signal};
 
 use contender::{Arena, Contender, LEASE_SECONDS, SimulatedPods};
 use field::{Field, Nursery};
@@ -112,16 +113,22 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     let mut facts = machine::described(&folder);
     facts.extend(peers.told);
     let rows = runtime.block_on(async {
-        let arena = Arena {
-            plane: Plane::start(&folder).await?,
-            ours: task.binary.clone(),
-            controller_runtime: peers.controller_runtime,
-            kopf: peers.kopf,
-            folder: folder.clone(),
-            pods: SimulatedPods::start()?,
-            lease_seconds: if task.check { SHORT_LEASE } else { LEASE_SECONDS },
+        let measured = async {
+            let arena = Arena {
+                plane: Plane::start(&folder).await?,
+                ours: task.binary.clone(),
+                controller_runtime: peers.controller_runtime,
+                kopf: peers.kopf,
+                folder: folder.clone(),
+                pods: SimulatedPods::start()?,
+                lease_seconds: if task.check { SHORT_LEASE } else { LEASE_SECONDS },
+            };
+            measure(&arena, &plan, task.only).await
         };
-        measure(&arena, &plan, task.only).await
+        tokio::select! {
+            rows = measured => rows,
+            asked = asked_to_end() => asked.and_then(|()| bail!("it was ended before all was measured")),
+        }
     })?;
     print!("{}", text::align(&table::lines(&rows)));
     let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
@@ -135,6 +142,15 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     }
     std::fs::remove_dir_all(&folder)?;
     if task.check { check(&rows) } else { Ok(()) }
+}
+
+/// Waits until somebody wants the program to end. What was started for it ends with it then, the API server above all.
+async fn asked_to_end() -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminated.recv() => Ok(()),
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?),
+    }
 }
 
 async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Result<Vec<Row>> {
