@@ -227,7 +227,6 @@ impl Runtime {
         self.call("GET", path, &[], "").await
     }
 
-    /// An answer, from one that may be killed meanwhile; none once it is gone.
     /// The names of what has happened in an execution, in order; of what came after one of them if it is given.
     pub(crate) async fn events(&self, id: &str, after: Option<&str>) -> Vec<String> {
         let headers: Vec<_> = after.map(|after| ("Last-Event-ID", after)).into_iter().collect();
@@ -237,6 +236,7 @@ impl Runtime {
         lines.map(str::to_owned).collect()
     }
 
+    /// An answer, from one that may be killed meanwhile; none once it is gone.
     pub(crate) async fn try_post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Option<(u16, Value)> {
         Some(self.try_call("POST", path, headers, body).await?).filter(|(code, _)| *code != 0)
     }

@@ -25,7 +25,7 @@ impl Blueprint {
     /// None while the agent's definition is missing.
     pub(super) fn of(seen: &Observed, settings: &Settings) -> Option<Self> {
         let runtime = seen.runtime.as_ref();
-        let Drawing { agent, template } = draw(seen, settings)?;
+        let Drawing { agent, template } = Drawing::of(seen, settings)?;
         let fault = timers(runtime, &seen.agent)
             .or_else(|| hooks::fault(runtime, settings))
             .or_else(|| template::fault(runtime, &template));
@@ -40,17 +40,19 @@ pub(super) struct Drawing {
     pub(super) template: Value,
 }
 
-/// None while the agent's definition is missing.
-pub(super) fn draw(seen: &Observed, settings: &Settings) -> Option<Drawing> {
-    let runtime = seen.runtime.as_ref();
-    let (agent, file) = match &seen.agent {
-        AgentText::Found { text, file } => (Some(agent_config_map(runtime, text, file)), file.as_str()),
-        AgentText::Builtin => (None, ""),
-        AgentText::Missing(_) => return None,
-    };
-    let mount = agent.as_ref().map(|child| (child.key.name.as_str(), file));
-    let template = template::pod_template(runtime, settings, mount);
-    Some(Drawing { agent, template })
+impl Drawing {
+    /// None while the agent's definition is missing.
+    pub(super) fn of(seen: &Observed, settings: &Settings) -> Option<Self> {
+        let runtime = seen.runtime.as_ref();
+        let (agent, file) = match &seen.agent {
+            AgentText::Found { text, file } => (Some(agent_config_map(runtime, text, file)), file.as_str()),
+            AgentText::Builtin => (None, ""),
+            AgentText::Missing(_) => return None,
+        };
+        let mount = agent.as_ref().map(|child| (child.key.name.as_str(), file));
+        let template = template::pod_template(runtime, settings, mount);
+        Some(Self { agent, template })
+    }
 }
 
 /// The ConfigMap of the agent's definition, named by content.

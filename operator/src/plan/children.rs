@@ -4,7 +4,7 @@ use crds::{AgentRuntime, VolumeClaim, WhenDeleted};
 use lifecycle::Desired;
 use serde_json::{Value, json};
 
-use super::blueprint::{self, Drawing};
+use super::blueprint::Drawing;
 use super::manifest::finish;
 use super::names::{claim_name, deployment_name, name_of};
 use super::pods::Standing;
@@ -56,7 +56,7 @@ pub(super) fn plan(
     sketch: &mut Sketch,
 ) -> Wanted {
     let replicas = replicas(seen, policy, standings);
-    let Some(blueprint) = sketch.blueprint.clone() else { return Wanted::withheld(replicas) };
+    let Some(blueprint) = sketch.blueprint(seen, settings).cloned() else { return Wanted::withheld(replicas) };
     let delete = unused(seen, blueprint.agent.as_ref());
     let withheld = rollout::is_withheld(seen, &blueprint);
     let wanted = Wanted { apply: Vec::new(), delete, replicas, fault: blueprint.fault, withheld };
@@ -66,7 +66,7 @@ pub(super) fn plan(
     if !stops && (withheld || sketch.children.as_ref().is_some_and(stand)) {
         return wanted;
     }
-    let Some(Drawing { agent, template }) = blueprint::draw(seen, settings) else { return wanted };
+    let Some(Drawing { agent, template }) = Drawing::of(seen, settings) else { return wanted };
     let children = around_pods(seen, settings, agent, protection, &template);
     let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &blueprint.hash);
     sketch.children = Some(Drawn::of(replicas, protection, children.iter().chain([&deployment])));

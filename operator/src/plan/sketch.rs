@@ -16,7 +16,7 @@ use crate::observe::{AgentText, ChildKey, Observed};
 pub struct Sketch {
     /// None for nothing, and for what has no digest.
     source: Option<[u8; 32]>,
-    pub(super) blueprint: Option<Blueprint>,
+    blueprint: Option<Blueprint>,
     pub(super) children: Option<Drawn>,
 }
 
