@@ -34,7 +34,7 @@ pub struct Command {
 }
 
 /// How well a dependency works, judged from recent calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthLevel {
     /// Recent calls succeeded.
@@ -62,7 +62,7 @@ impl HealthLevel {
 }
 
 /// The health of what a runtime depends on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// The execution store.
     #[serde(default)]
@@ -76,7 +76,7 @@ pub struct Health {
 }
 
 /// An execution that keeps a drain from ending.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Holder {
     /// The execution's id.
     pub execution: String,
@@ -85,7 +85,7 @@ pub struct Holder {
 }
 
 /// Whether counters of several replicas are to be added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CounterScope {
     /// Each pod counts its own: add them up.
@@ -97,7 +97,7 @@ pub enum CounterScope {
 
 /// The answer to a status request and to every verb. The first seven fields are the feature
 /// request's and are never renamed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// What the runtime is doing.
     pub state: State,

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::act;
 use crate::merged;
-use crate::observe::index::{Index, Owner};
+use crate::observe::index::{Index, Named, Owner};
 use crate::observe::memory::SeenChild;
 use crate::observe::pod::SlimPod;
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFacts};
@@ -144,6 +144,7 @@ async fn follow<K, V>(
         + Send
         + Sync
         + 'static,
+    V: Named,
 {
     let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
     let config = watcher::Config::default().labels(&filter);

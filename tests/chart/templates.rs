@@ -53,7 +53,7 @@ fn the_operator_may_write_no_spec_of_a_user() {
                 };
                 for resource in words("resources") {
                     let allowed: &[&str] = match resource.as_str() {
-                        "agentruntimes/status" | "agentfreezes/status" => &["patch"],
+                        "agentruntimes/status" | "agentfreezes/status" => &["update"],
                         _ => &["get", "list", "watch"],
                     };
                     assert!(words("verbs").iter().all(|verb| allowed.contains(&verb.as_str())), "{rule}");

@@ -12,6 +12,7 @@ use lifecycle::wire::{Command, Status};
 use tracing::{Instrument as _, Span};
 
 use crate::act::keys::Keyring;
+use crate::act::said::Said;
 use crate::act::slots::{Ended, Rank, Slots};
 use crate::act::turns::Turns;
 use crate::act::{backoff, exec};
@@ -50,6 +51,7 @@ struct Inner {
 struct State {
     slots: Slots,
     contacts: HashMap<String, Contact>,
+    said: Said,
 }
 
 impl Dispatcher {
@@ -225,7 +227,7 @@ impl Inner {
         let before = contact.hook.as_ref().filter(|before| before.turn == turn);
         let failures = before.map_or(0, |before| before.failures) + u32::from(error.is_some());
         let next_attempt = Timestamp::now() + pause(failures);
-        contact.hook = Some(HookOutcome { turn, error, failures, next_attempt });
+        contact.hook = Some(Box::new(HookOutcome { turn, error, failures, next_attempt }));
         contact.ended += 1;
     }
 
@@ -265,17 +267,19 @@ impl Inner {
         self.note(order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
-        let Ended::Current { asked_again } = state.slots.ended(&order.pod, id) else { return true };
-        let contact = state.contacts.entry(order.pod.clone()).or_default();
+        let State { slots, contacts, said } = &mut *state;
+        let Ended::Current { asked_again } = slots.ended(&order.pod, id) else { return true };
+        let contact = contacts.entry(order.pod.clone()).or_default();
         contact.ended += 1;
         match heard(outcome) {
             Ok(status) => {
-                let forward = contact.answer.as_ref().filter(|a| a.status.boot_id == status.boot_id);
+                let forward = contact.answer.as_ref().filter(|a| *a.boot_id == *status.boot_id);
                 if forward.is_some_and(|a| a.status.epoch > status.epoch) {
                     // Answers may overtake each other; an acknowledgement only moves forward.
                     return true;
                 }
-                let heard = Heard::new(status, now, order.container.clone(), order.ready);
+                let mut heard = Heard::new(status, now, order.container.clone(), order.ready);
+                said.share(&mut heard.status);
                 let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
                 let (hook, ended) = (contact.hook.take(), contact.ended);
                 *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
@@ -338,7 +342,7 @@ mod tests {
             pod: "pod-1".to_owned(),
             name: "demo-1".to_owned(),
             address: ([127, 0, 0, 1], 9).into(),
-            container: Some("container-1".to_owned()),
+            container: Some("container-1".into()),
             ready: false,
             ended: 0,
             signer: None,
@@ -385,7 +389,7 @@ mod tests {
         assert!(is_news(&order, busy()), "it can be reached again");
         order.ready = true;
         assert!(is_news(&order, busy()), "it is asked for its readiness");
-        order.container = Some("container-2".to_owned());
+        order.container = Some("container-2".into());
         assert!(is_news(&order, busy()), "another process says so");
     }
 

@@ -13,8 +13,9 @@ use crate::observe::index::{Owner, RUNTIME_LABEL};
 use crate::observe::{Barrier, Observed};
 use crate::plan::{Confirm, selector};
 
-/// Pods in one page of a list: large lists are not to stand in memory as a whole.
-const PAGE: u32 = 500;
+/// Pods in one page of a list. The API server makes a page as a whole, and looks for a page that is not the first
+/// through all pods of the namespace, not always from its cache: few objects are to need a second one.
+const PAGE: u32 = 5000;
 
 impl Actor {
     /// Asks the store whether the object, and the freezes if they count, are as they were seen.
@@ -58,12 +59,10 @@ impl Actor {
         let mut params = ListParams::default().labels(&selector(runtimes)).limit(PAGE);
         let mut pods: HashMap<String, Vec<String>> = HashMap::new();
         loop {
-            let page = within(what, metadata::list(&self.client, &path, &params)).await?;
-            let (token, items) = page.into_parts();
-            for (uid, mut labels) in items {
+            let found = |uid, mut labels: HashMap<String, String>| {
                 pods.entry(labels.remove(RUNTIME_LABEL).unwrap_or_default()).or_default().push(uid);
-            }
-            params.continue_token = token;
+            };
+            params.continue_token = within(what, metadata::list(&self.client, &path, &params, found)).await?;
             if params.continue_token.is_none() {
                 return Ok(pods);
             }

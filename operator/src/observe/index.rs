@@ -1,12 +1,15 @@
 //! What a watch has shown, by AgentRuntime: the pods and children of one object are found without a scan.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::AgentRuntime;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use tokio::sync::watch;
+
+use super::PodFacts;
 
 /// The label that names the AgentRuntime of a child or pod.
 pub const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
@@ -28,30 +31,63 @@ impl Owner {
     }
 }
 
-type Map<V> = HashMap<Owner, HashMap<String, Arc<V>>>;
+/// What is found by its name.
+pub trait Named {
+    /// The name in its namespace.
+    fn name(&self) -> &str;
+}
+
+impl<K: Resource> Named for K {
+    fn name(&self) -> &str {
+        self.meta().name.as_deref().unwrap_or_default()
+    }
+}
+
+impl Named for PodFacts {
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
 
 /// What is kept of the objects of one kind, by owner and name.
 #[derive(Debug)]
 pub struct Index<V> {
     state: Mutex<State<V>>,
     synced: watch::Sender<bool>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct State<V> {
-    live: Map<V>,
+    live: Shown<V>,
     // A list under way; it replaces `live` as a whole, so that what vanished meanwhile vanishes here.
-    incoming: Map<V>,
+    incoming: Shown<V>,
+}
+
+/// Objects by owner, and owners by object: a label that is changed takes an object from one owner to another, or away.
+#[derive(Debug)]
+struct Shown<V> {
+    /// In the order of their names, which each bears itself: of thousands of pods a second copy of the name would be a
+    /// good part of what is kept.
+    objects: HashMap<Arc<Owner>, Vec<Arc<V>>>,
+    /// By the hash of namespace and name, for the same reason.
+    owners: HashMap<u64, Arc<Owner>>,
+}
+
+impl<V> Default for Shown<V> {
+    fn default() -> Self {
+        Self { objects: HashMap::new(), owners: HashMap::new() }
+    }
 }
 
 impl<V> Default for Index<V> {
     fn default() -> Self {
-        let state = State { live: HashMap::new(), incoming: HashMap::new() };
-        Self { state: Mutex::new(state), synced: watch::Sender::new(false) }
+        let state = State { live: Shown::default(), incoming: Shown::default() };
+        Self { state: Mutex::new(state), synced: watch::Sender::new(false), hasher: RandomState::new() }
     }
 }
 
-impl<V> Index<V> {
+impl<V: Named> Index<V> {
     /// Takes in one event, keeps of its object what `keep` makes of it, and says whose objects changed.
     pub fn take_in<K>(&self, event: Event<K>, keep: impl Fn(&Owner, K) -> V) -> Vec<Owner>
     where
@@ -60,47 +96,43 @@ impl<V> Index<V> {
         let mut state = self.lock();
         match event {
             Event::Init => {
-                state.incoming.clear();
+                state.incoming = Shown::default();
                 Vec::new()
             }
             Event::InitApply(object) => {
-                put(&mut state.incoming, object, keep);
+                state.incoming.put(self.key(&object), object, keep);
                 Vec::new()
             }
             Event::InitDone => {
                 let incoming = std::mem::take(&mut state.incoming);
                 let before = std::mem::replace(&mut state.live, incoming);
-                let touched: HashSet<Owner> = before.into_keys().chain(state.live.keys().cloned()).collect();
+                let touched: HashSet<&Arc<Owner>> = before.objects.keys().chain(state.live.objects.keys()).collect();
                 self.synced.send_replace(true);
-                touched.into_iter().collect()
+                touched.into_iter().map(|owner| owner.as_ref().clone()).collect()
             }
-            Event::Apply(object) => put(&mut state.live, object, keep).into_iter().collect(),
+            Event::Apply(object) => state.live.put(self.key(&object), object, keep),
             Event::Delete(object) => {
-                let owner = owner_of(&object);
-                if let Some(owner) = &owner {
-                    let empty = state.live.get_mut(owner).is_some_and(|objects| {
-                        objects.remove(&object.name_any());
-                        objects.is_empty()
-                    });
-                    if empty {
-                        state.live.remove(owner);
-                    }
-                }
-                owner.into_iter().collect()
+                let owner = state.live.remove(self.key(&object), object.name());
+                owner.iter().map(|owner| owner.as_ref().clone()).collect()
             }
         }
+    }
+
+    fn key(&self, object: &impl Resource) -> u64 {
+        let meta = object.meta();
+        self.hasher.hash_one((meta.namespace.as_deref(), meta.name.as_deref()))
     }
 
     /// All objects of an owner.
     #[must_use]
     pub fn of(&self, owner: &Owner) -> Vec<Arc<V>> {
-        self.lock().live.get(owner).map(|objects| objects.values().cloned().collect()).unwrap_or_default()
+        self.lock().live.objects.get(owner).cloned().unwrap_or_default()
     }
 
     /// Everybody who owns one.
     #[must_use]
     pub fn owners(&self) -> Vec<Owner> {
-        self.lock().live.keys().cloned().collect()
+        self.lock().live.objects.keys().map(|owner| owner.as_ref().clone()).collect()
     }
 
     /// Waits until the first list is complete.
@@ -115,18 +147,55 @@ impl<V> Index<V> {
     }
 }
 
-fn put<K, V>(map: &mut Map<V>, object: K, keep: impl Fn(&Owner, K) -> V) -> Option<Owner>
-where
-    K: Resource<DynamicType = ()>,
-{
-    let owner = owner_of(&object)?;
-    let name = object.name_any();
-    let kept = keep(&owner, object);
-    map.entry(owner.clone()).or_default().insert(name, Arc::new(kept));
-    Some(owner)
+impl<V: Named> Shown<V> {
+    /// Puts what is kept of an object where its label says, and takes it from where it was. Says whose objects changed.
+    fn put<K>(&mut self, key: u64, object: K, keep: impl Fn(&Owner, K) -> V) -> Vec<Owner>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let owner = owner_of(&object);
+        let before = self.owners.get(&key).filter(|before| Some(before.as_ref()) != owner.as_ref()).cloned();
+        if before.is_some() {
+            self.remove(key, object.name());
+        }
+        if let Some(owner) = &owner {
+            let kept = Arc::new(keep(owner, object));
+            let shared = self.objects.get_key_value(owner).map(|(owner, _)| Arc::clone(owner));
+            let shared = shared.unwrap_or_else(|| Arc::new(owner.clone()));
+            let objects = self.objects.entry(Arc::clone(&shared)).or_default();
+            match place(objects, kept.name()) {
+                Ok(place) => objects.get_mut(place).into_iter().for_each(|before| *before = Arc::clone(&kept)),
+                Err(place) => objects.insert(place, kept),
+            }
+            self.owners.insert(key, shared);
+        }
+        before.map(|before| before.as_ref().clone()).into_iter().chain(owner).collect()
+    }
+
+    /// Takes an object away, and says whose it was.
+    fn remove(&mut self, key: u64, name: &str) -> Option<Arc<Owner>> {
+        let owner = self.owners.remove(&key)?;
+        let objects = self.objects.get_mut(&owner)?;
+        if let Ok(place) = place(objects, name) {
+            objects.remove(place);
+        }
+        if objects.is_empty() {
+            self.objects.remove(&owner);
+        }
+        Some(owner)
+    }
+}
+
+/// Where the object of a name is, or where it would be.
+fn place<V: Named>(objects: &[Arc<V>], name: &str) -> Result<usize, usize> {
+    objects.binary_search_by(|object| object.name().cmp(name))
 }
 
 fn owner_of<K: Resource<DynamicType = ()>>(object: &K) -> Option<Owner> {
     let name = object.labels().get(RUNTIME_LABEL)?.clone();
     Some(Owner { namespace: object.namespace()?, name })
 }
+
+#[cfg(test)]
+#[path = "index_tests.rs"]
+mod tests;

@@ -207,7 +207,7 @@ pub struct PodFacts {
     /// It passes its readiness probe.
     pub ready: bool,
     /// The running container's id; a new one voids every acknowledgement.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
     /// Since when that container runs.
     pub started: Option<Timestamp>,
     /// Why it does not run, in Kubernetes' words.
@@ -229,8 +229,8 @@ pub struct Contact {
     pub error: Option<String>,
     /// Not asked again before this.
     pub next_attempt: Option<Timestamp>,
-    /// How the last hook went.
-    pub hook: Option<HookOutcome>,
+    /// How the last hook went. Boxed, since there are thousands of pods and most have no hook.
+    pub hook: Option<Box<HookOutcome>>,
     /// Calls that have ended.
     pub ended: u64,
 }
@@ -244,22 +244,25 @@ pub fn calls_ended(contacts: &HashMap<String, Contact>, pod: &str) -> u64 {
 #[cfg(test)]
 impl Contact {
     /// What a test has heard, to be changed.
-    pub(crate) fn heard(&mut self) -> &mut Heard {
-        self.answer.as_mut().map(Arc::make_mut).unwrap()
+    pub(crate) fn heard(&mut self) -> &mut Status {
+        self.answer.as_mut().map(|heard| Arc::make_mut(heard).said()).unwrap()
     }
 }
 
 /// An answer, with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Heard {
-    /// What a plan reads of the status: counters and clocks are left out, and the version stands beside it.
-    pub status: Status,
+    /// What a plan reads of the status: what differs from pod to pod or goes on by itself stands beside it or is left
+    /// out, so that pods that say the same can share it.
+    pub status: Arc<Status>,
+    /// Which start of the process gave it.
+    pub boot_id: Box<str>,
     /// The version of the status, for following it.
-    pub version: String,
+    pub version: Box<str>,
     /// When it came.
     pub at: Timestamp,
     /// The container that gave it.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
     /// Whether the pod was ready when it was asked.
     pub ready: bool,
 }
@@ -267,17 +270,33 @@ pub struct Heard {
 impl Heard {
     /// What is kept of an answer: it stays in memory for each pod.
     #[must_use]
-    pub fn new(mut status: Status, at: Timestamp, container: Option<String>, ready: bool) -> Self {
-        let version = std::mem::take(&mut status.version);
-        let status =
-            Status { uptime_seconds: 0, active_streams: 0, total_executions: 0, failed_executions: 0, ..status };
-        Self { status, version, at, container, ready }
+    pub fn new(status: Status, at: Timestamp, container: Option<Arc<str>>, ready: bool) -> Self {
+        let Status { boot_id, version, .. } = status;
+        let status = Status {
+            uptime_seconds: 0,
+            active_streams: 0,
+            total_executions: 0,
+            failed_executions: 0,
+            boot_id: String::new(),
+            version: String::new(),
+            pod_uid: None,
+            ..status
+        };
+        Self { status: Arc::new(status), boot_id: boot_id.into(), version: version.into(), at, container, ready }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn said(&mut self) -> &mut Status {
+        Arc::make_mut(&mut self.status)
     }
 
     /// Whether the other one says the same, as far as a plan reads it: versions and clocks always go on.
     #[must_use]
     pub fn says(&self, other: &Self) -> bool {
-        self.container == other.container && self.ready == other.ready && self.status == other.status
+        self.boot_id == other.boot_id
+            && self.container == other.container
+            && self.ready == other.ready
+            && self.status == other.status
     }
 }
 

@@ -128,7 +128,7 @@ impl SlimPod {
             terminating: self.metadata.deletion_timestamp.is_some(),
             ended: matches!(self.status.phase.as_str(), "Succeeded" | "Failed"),
             ready: self.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
-            container: running.and(agent).and_then(|c| c.container_id.clone()),
+            container: running.and(agent).and_then(|c| c.container_id.as_deref()).map(Into::into),
             started: running.and_then(|r| r.started_at),
             waiting: waiting.map(|w| format!("{}: {}", w.reason, w.message).trim_end_matches(": ").to_owned()),
             unsafe_target,

@@ -21,7 +21,7 @@ fn a_pod_that_cannot_be_asked_does_not_hide_that_a_drain_is_overdue_and_not_done
     let (before, after) = (world.now, world.now + jiff::SignedDuration::from_secs(60));
     for contact in seen.contacts.values_mut() {
         let deadline = world.now + jiff::SignedDuration::from_secs(30);
-        contact.heard().status.drain_deadline = Some(deadline.to_string());
+        contact.heard().drain_deadline = Some(deadline.to_string());
     }
     assert_eq!(conditions(&seen, before)[2..], ["Drained False WorkInFlight", "Reconciling True Pausing"]);
     let overdue = "Stalled True DrainDeadlineExceeded";
@@ -94,7 +94,7 @@ fn a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status() {
     assert_eq!(world.condition("Ready"), "True Paused");
     // What was heard in that future is no news for an hour.
     let mut seen = world.observed();
-    let answer = seen.contacts.get_mut("pod-1").unwrap().heard();
+    let answer = seen.contacts.get_mut("pod-1").unwrap().answer.as_mut().map(Arc::make_mut).unwrap();
     answer.at = world.now + jiff::SignedDuration::from_hours(1);
     assert_eq!(plan_of(&seen, world.now).orders.len(), 1, "it is asked again");
 }

@@ -549,7 +549,7 @@ fn a_status_that_only_says_how_far_a_drain_has_come_is_written_once_a_second() {
     let work_is = |world: &mut World, left: i64| {
         world.pods[0].in_flight = left;
         let pod = world.pods[0].clone();
-        world.contacts.get_mut(&pod.uid).unwrap().heard().status = answer(&pod);
+        *world.contacts.get_mut(&pod.uid).unwrap().heard() = answer(&pod);
         world.now += PROGRESS / 4;
         world.step()
     };

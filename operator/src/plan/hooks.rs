@@ -96,7 +96,7 @@ fn is_of(record: &HookRecord, hook: HookKind, epoch: i64) -> bool {
 /// Takes out of the record what is settled, and calls the others.
 fn go_on(seen: &Observed, file: &BootFile, hook: &Hook, mut record: HookRecord, now: Timestamp) -> Hooks {
     let outcome = |uid: &str| {
-        let said = seen.contacts.get(uid)?.hook.as_ref()?;
+        let said = seen.contacts.get(uid)?.hook.as_deref()?;
         (said.turn == record.turn).then(|| said.clone())
     };
     let (kind, passes_over) = (record.turn.hook, hook.failure_policy == FailurePolicy::Ignore);

@@ -152,7 +152,7 @@ impl World {
             terminating: false,
             ended: false,
             ready: pod.state == State::Running,
-            container: Some(format!("{}-container", pod.uid)),
+            container: Some(format!("{}-container", pod.uid).into()),
             started: Some(at(0)),
             waiting: None,
             unsafe_target: None,
@@ -265,7 +265,7 @@ impl World {
             self.hooked.push(format!("{} {} {}", order.pod, turn.hook.as_str(), turn.epoch));
             let error = self.hook_error.clone();
             let next_attempt = now + jiff::SignedDuration::from_secs(1);
-            contact.hook = Some(HookOutcome { turn: *turn, error, failures: 1, next_attempt });
+            contact.hook = Some(Box::new(HookOutcome { turn: *turn, error, failures: 1, next_attempt }));
             return;
         }
         if let Call::Command { verb, body } = &order.call {
@@ -299,7 +299,7 @@ impl World {
             if let Some(heard) =
                 self.contacts.get_mut(&pod.uid).and_then(|c| c.answer.as_mut()).filter(|_| !pod.hung).map(Arc::make_mut)
             {
-                heard.status = answer(pod);
+                *heard.said() = answer(pod);
                 heard.at = self.now;
             }
         }
@@ -481,9 +481,9 @@ fn a_pod_without_its_database_is_stalled_with_the_field_once_it_had_time_whateve
         world.settle(20);
         let starts = |world: &mut World| {
             let heard = world.contacts.get_mut("pod-1").unwrap().heard();
-            heard.status.state = State::Starting;
-            heard.status.health.storage = lifecycle::wire::HealthLevel::Unhealthy;
-            heard.status.message = Some("HIVE_STORE_URL_FILE /etc/hive/store/url: No such file".to_owned());
+            heard.state = State::Starting;
+            heard.health.storage = lifecycle::wire::HealthLevel::Unhealthy;
+            heard.message = Some("HIVE_STORE_URL_FILE /etc/hive/store/url: No such file".to_owned());
         };
         starts(&mut world);
         // Its container is as old as the world.
@@ -507,7 +507,7 @@ fn what_pods_count_in_a_store_they_share_is_not_added_up() {
         let mut world = World::new(DesiredState::Paused, 2);
         world.settle(20);
         for (uid, queued) in [("pod-1", 3), ("pod-2", 4)] {
-            let status = &mut world.contacts.get_mut(uid).unwrap().heard().status;
+            let status = world.contacts.get_mut(uid).unwrap().heard();
             (status.queued, status.waiting_for_input, status.counter_scope) = (queued, queued, scope);
         }
         world.step();
@@ -627,7 +627,7 @@ fn a_pod_that_holds_itself_is_stalled_and_does_not_serve() {
         let mut world = World::new(DesiredState::Running, 1);
         world.settle(20);
         world.pods[0].state = State::Paused;
-        let status = &mut world.contacts.get_mut("pod-1").unwrap().heard().status;
+        let status = world.contacts.get_mut("pod-1").unwrap().heard();
         (status.state, status.holds) = (State::Paused, vec![hold.to_owned()]);
         let commands = world.step().orders.iter().filter(|o| matches!(o.call, Call::Command { .. })).count();
         assert_eq!(commands, 0, "it is not fought");
@@ -701,7 +701,7 @@ fn a_pod_that_says_nothing_of_its_work_counts_as_busy() {
         .values_mut()
         .filter_map(|c| c.answer.as_mut())
         .map(Arc::make_mut)
-        .for_each(|heard| heard.status.in_flight = None);
+        .for_each(|heard| heard.said().in_flight = None);
     let plan = world.plan();
     assert!(plan.barrier.is_none());
     world.now += jiff::SignedDuration::from_secs(2);
@@ -729,7 +729,7 @@ fn a_restarted_container_has_acknowledged_nothing() {
         .values_mut()
         .filter_map(|c| c.answer.as_mut())
         .map(Arc::make_mut)
-        .for_each(|h| h.container = Some("old".to_owned()));
+        .for_each(|h| h.container = Some("old".into()));
     world.now = at(1);
     let plan = world.plan();
     assert!(matches!(plan.orders[0].call, Call::Command { verb: Verb::Pause, .. }), "{}", show(&plan));
@@ -747,7 +747,7 @@ fn a_lost_boot_config_map_is_made_above_everything_seen() {
         .values_mut()
         .filter_map(|c| c.answer.as_mut())
         .map(Arc::make_mut)
-        .for_each(|heard| heard.status.epoch = 7);
+        .for_each(|heard| heard.said().epoch = 7);
     assert_eq!(world.plan().boot.unwrap().file.epoch, 8);
 }
 
@@ -764,7 +764,7 @@ fn new_keys_are_published_without_a_new_epoch_and_sign_only_for_pods_that_hold_t
     // One pod has read the new file, the other still has the old one mounted.
     let held = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
     let answer = |world: &mut World, pod: &str, keys: Vec<String>| {
-        world.contacts.get_mut(pod).unwrap().heard().status.keys = keys;
+        world.contacts.get_mut(pod).unwrap().heard().keys = keys;
     };
     answer(&mut world, "pod-1", held(&["key-2", "key-1"]));
     answer(&mut world, "pod-2", held(&["key-1"]));
@@ -914,7 +914,7 @@ fn a_pod_on_its_way_out_may_stop_answering() {
     let state = |seen: &Observed| plan(seen, &settings(), world.now).status.map(|status| status.pods[0].state);
     assert_eq!(state(&seen), Some(RuntimeState::Stopping));
     // One that had not acknowledged is unknown, on its way out or not.
-    seen.contacts.get_mut("pod-1").unwrap().heard().status.epoch = 0;
+    seen.contacts.get_mut("pod-1").unwrap().heard().epoch = 0;
     assert_eq!(state(&seen), Some(RuntimeState::Unknown));
 }
 

@@ -77,7 +77,7 @@ fn standing<'a>(
 ) -> Standing<'a> {
     // An answer belongs to the container that gave it: a restarted one has acknowledged nothing yet.
     let answer = contact.and_then(|c| c.answer.as_ref()).filter(|a| a.container == pod.container);
-    let heard = answer.map(|a| &a.status).filter(|_| pod.container.is_some());
+    let heard = answer.map(|a| a.status.as_ref()).filter(|_| pod.container.is_some());
     let failing = contact.and_then(|c| c.failing_since);
     let acknowledged = heard.is_some_and(|s| s.epoch >= epoch && !s.awaiting_confirmation);
     let there = heard.is_some_and(|s| is_there(s, desired));
@@ -200,7 +200,7 @@ fn call(
     let followed =
         runtime.spec.lifecycle.disruption_protection_seconds.is_some() && standing.state == RuntimeState::Running;
     if followed || (!standing.reached && !settled_elsewhere(status)) {
-        return Some(Call::Ask { after: Some((answer.version.clone(), FOLLOW)) });
+        return Some(Call::Ask { after: Some((answer.version.to_string(), FOLLOW)) });
     }
     let old = until_due(standing.pod, answer, now).is_none();
     let changed = answer.ready != standing.pod.ready;

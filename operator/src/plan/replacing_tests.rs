@@ -133,7 +133,7 @@ fn work(world: &mut World, in_flight: i64) {
     world.pods[0].in_flight = in_flight;
     let pod = answer(&world.pods[0]);
     let contact = world.contacts.get_mut("pod-1").unwrap();
-    contact.heard().status = pod;
+    *contact.heard() = pod;
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn pods_at_work_are_protected_until_they_are_idle_or_the_time_is_over() {
 #[test]
 fn a_pod_that_does_not_say_what_it_does_is_protected_and_without_the_field_none_is() {
     let mut world = protected();
-    world.contacts.get_mut("pod-1").unwrap().heard().status.in_flight = None;
+    world.contacts.get_mut("pod-1").unwrap().heard().in_flight = None;
     assert_eq!(budget(&world.plan()).unwrap()["maxUnavailable"], 0);
     world.runtime.spec.lifecycle.disruption_protection_seconds = None;
     assert_eq!(budget(&world.plan()), None);

@@ -1,5 +1,6 @@
 //! What a plan is made of: each step that those who do I/O carry out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crds::AgentRuntimeStatus;
@@ -115,7 +116,7 @@ pub struct Order {
     /// Where it listens.
     pub address: std::net::SocketAddr,
     /// The container whose answer this will be.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
     /// Whether the pod is ready now.
     pub ready: bool,
     /// Calls to the pod that had ended; after another one this order is planned from an old picture.

@@ -179,7 +179,7 @@ impl Operator {
         let pods: Vec<Arc<PodFacts>> = picture.pods.iter().map(|pod| Arc::new(facts(pod))).collect();
         let contacts = self.heard.iter().map(|(uid, (container, text))| {
             let status: Status = serde_json::from_str(text).unwrap();
-            let heard = Heard::new(status, now(), Some(container.to_string()), true);
+            let heard = Heard::new(status, now(), Some(container.to_string().into()), true);
             (uid.to_string(), Contact { answer: Some(Arc::new(heard)), ..Contact::default() })
         });
         let boot = picture.boot.as_ref().map(|boot| BootConfigMap {
@@ -251,7 +251,7 @@ fn facts((uid, container): &(u8, u8)) -> PodFacts {
         terminating: false,
         ended: false,
         ready: true,
-        container: Some(container.to_string()),
+        container: Some(container.to_string().into()),
         started: Some(Timestamp::UNIX_EPOCH),
         waiting: None,
         unsafe_target: None,
