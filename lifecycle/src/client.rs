@@ -8,7 +8,10 @@ use http::{Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tower::ServiceExt as _;
+use tower::util::MapResponse;
 
 use crate::signature::{READ, Seal};
 use crate::state::Verb;
@@ -81,10 +84,20 @@ pub struct Answer {
 }
 
 /// Calls pods, each call over a connection of its own: one that is kept costs 24 KB, and the next call to a pod that has
-/// converged comes half a minute later.
+/// converged comes half a minute later. Connections are reset at their end, when their answer has been read. A node
+/// tracks one that is closed for two more minutes, and drops packets when it tracks too many; a reset one for ten
+/// seconds. The kubelet's probes have filled nodes in that way (kubernetes/kubernetes#115143).
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: Hyper<HttpConnector, Full<Bytes>>,
+    http: Hyper<Connector, Full<Bytes>>,
+}
+
+type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> TokioIo<TcpStream>>;
+
+fn reset_at_its_end(stream: TokioIo<TcpStream>) -> TokioIo<TcpStream> {
+    // One that cannot be is closed, which is only dearer.
+    let _ = stream.inner().set_zero_linger();
+    stream
 }
 
 impl Default for Client {
@@ -100,6 +113,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(connect));
         connector.set_nodelay(true);
+        let connector: Connector = connector.map_response(reset_at_its_end);
         let http = Hyper::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
         Self { http }
     }

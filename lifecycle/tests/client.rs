@@ -120,6 +120,43 @@ async fn an_answer_without_end_is_cut() {
     assert!(error.to_string().contains("more than"), "{error}");
 }
 
+/// The states of the connections to a port, as Linux numbers them.
+#[cfg(target_os = "linux")]
+fn connections(port: u16) -> Vec<String> {
+    let listening = "0A";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let end = format!(":{port:04X}");
+    let state = |row: &str| {
+        let mut words = row.split_whitespace().skip(1);
+        let (local, remote, state) = (words.next()?, words.next()?, words.next()?);
+        let is_ours = local.ends_with(&end) || remote.ends_with(&end);
+        (is_ours && state != listening).then(|| state.to_owned())
+    };
+    table.lines().filter_map(state).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_connection_leaves_nothing_behind_in_the_kernel() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert_ne!(stream.read(&mut [0; 4096]).await.unwrap(), 0);
+        stream.write_all(&http("200 OK", "", "oops")).await.unwrap();
+        stream
+    };
+    // It does not close its end, so that it is the client's doing how the connection ends.
+    let (stream, _) = tokio::join!(server, pause(address));
+    // One that is closed and not reset stays for a minute, as FIN_WAIT2 (05).
+    let patience = Instant::now() + Duration::from_secs(10);
+    while !connections(address.port()).is_empty() {
+        assert!(Instant::now() < patience, "{:?}", connections(address.port()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(stream);
+}
+
 #[tokio::test]
 async fn silence_ends_at_the_deadline() {
     let begun = Instant::now();
