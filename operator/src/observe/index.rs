@@ -164,7 +164,7 @@ impl<V: Named> Shown<V> {
             let shared = shared.unwrap_or_else(|| Arc::new(owner.clone()));
             let objects = self.objects.entry(Arc::clone(&shared)).or_default();
             match place(objects, kept.name()) {
-                Ok(place) => objects.get_mut(place).into_iter().for_each(|before| *before = Arc::clone(&kept)),
+                Ok(place) => drop(objects.splice(place..=place, [kept])),
                 Err(place) => objects.insert(place, kept),
             }
             self.owners.insert(key, shared);
