@@ -166,10 +166,9 @@ async fn exchange(world: &World, asked: &Asked, body: Bytes) -> Result<(u16, Byt
         return Err(Cut);
     }
     let claim = is_status.then(|| {
-        // A JSON patch, whose last operation puts the status in its place; anything else is no status to the oracle.
-        let sent: Vec<Value> = serde_json::from_slice(&body).unwrap_or_default();
-        let put = sent.iter().find(|operation| operation["path"] == "/status");
-        world.oracle.claim(put.map_or(&Value::Null, |operation| &operation["value"]))
+        // The whole object; anything else is no status to the oracle.
+        let sent: Value = serde_json::from_slice(&body).unwrap_or_default();
+        world.oracle.claim(&sent["status"])
     });
     let sent = world.api.send(asked.method.clone(), &asked.path, &asked.content_type, &asked.accept, body).await;
     let response = sent.map_err(|_| Cut)?;
