@@ -893,11 +893,11 @@ fn a_changed_template_is_not_ready_before_its_rollout_is_seen() {
     world.runtime.spec.template = Some(serde_json::Map::from_iter([("metadata".to_owned(), serde_json::json!({}))]));
     world.runtime.spec.lifecycle.shutdown_seconds = 60;
     world.ask(DesiredState::Running);
-    let before = world.deployment.clone();
+    let before = (world.deployment.clone(), world.pods.clone());
     let plan = world.step();
     assert!(plan.status.is_none_or(|status| status.reason != "Running"), "the rollout has only been asked for");
-    // The watch still shows the Deployment of before.
-    world.deployment = before;
+    // The watch still shows the Deployment of before, and its pods, which run.
+    (world.deployment, world.pods) = before;
     world.children.iter_mut().for_each(|(_, facts)| facts.shown = false);
     let plan = world.plan();
     assert!(plan.status.is_none_or(|status| status.reason != "Running"), "the watch is behind");
