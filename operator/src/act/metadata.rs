@@ -64,6 +64,12 @@ struct Kind {
     name: String,
 }
 
+impl Kind {
+    fn must_be(self, wanted: &str) -> Result<(), Foreign> {
+        if self.name == wanted { Ok(()) } else { Err(Foreign::Other(self.name)) }
+    }
+}
+
 /// Why a request was refused.
 #[derive(PartialEq, Message)]
 struct Refusal {
@@ -96,7 +102,7 @@ struct Page {
 }
 
 /// What comes next.
-#[derive(Clone, Copy, Default, PartialEq)]
+#[derive(Clone, Copy, Default)]
 enum Place {
     #[default]
     Magic,
@@ -134,41 +140,35 @@ impl Page {
                 self.rest.advance(MAGIC.len());
                 self.place = Place::Envelope { listed: false };
             }
-            Place::Envelope { listed } => {
-                let Some((tag, header, length)) = self.header()? else { return Ok(false) };
-                if tag == ENVELOPE_RAW && listed {
-                    self.rest.advance(header);
-                    self.place = Place::List { left: length };
-                } else {
-                    let Some(field) = self.field(header, length) else { return Ok(false) };
-                    if tag == ENVELOPE_KIND {
-                        let kind = Kind::decode(field)?.name;
-                        if kind != LISTED {
-                            return Err(Foreign::Other(kind));
-                        }
-                        self.place = Place::Envelope { listed: true };
-                    }
-                }
-            }
             Place::List { left: 0 } => self.place = Place::Trailer,
-            Place::Trailer => {
-                let Some((_, header, length)) = self.header()? else { return Ok(false) };
-                return Ok(self.field(header, length).is_some());
+            Place::Envelope { .. } | Place::List { .. } | Place::Trailer => {}
+        }
+        let Some((tag, header, length)) = self.header()? else { return Ok(false) };
+        let place = match self.place {
+            // Its fields are read one by one, and the list not as a whole.
+            Place::Envelope { listed: true } if tag == ENVELOPE_RAW => {
+                self.rest.advance(header);
+                self.place = Place::List { left: length };
+                return Ok(true);
             }
             Place::List { left } => {
-                let Some((tag, header, length)) = self.header()? else { return Ok(false) };
-                let Some(left) = left.checked_sub(header.saturating_add(length)) else { return Err(Foreign::Cut) };
-                let Some(field) = self.field(header, length) else { return Ok(false) };
-                match tag {
-                    LIST_METADATA => self.token = PageMeta::decode(field)?.token,
-                    LIST_ITEM => {
-                        let metadata = Item::decode(field)?.metadata.unwrap_or_default();
-                        found(metadata.uid, metadata.labels);
-                    }
-                    _ => {}
-                }
-                self.place = Place::List { left };
+                Place::List { left: left.checked_sub(header.saturating_add(length)).ok_or(Foreign::Cut)? }
             }
+            place => place,
+        };
+        let Some(field) = self.field(header, length) else { return Ok(false) };
+        self.place = place;
+        match (place, tag) {
+            (Place::Envelope { .. }, ENVELOPE_KIND) => {
+                Kind::decode(field)?.must_be(LISTED)?;
+                self.place = Place::Envelope { listed: true };
+            }
+            (Place::List { .. }, LIST_METADATA) => self.token = PageMeta::decode(field)?.token,
+            (Place::List { .. }, LIST_ITEM) => {
+                let metadata = Item::decode(field)?.metadata.unwrap_or_default();
+                found(metadata.uid, metadata.labels);
+            }
+            _ => {}
         }
         Ok(true)
     }
@@ -193,7 +193,7 @@ impl Page {
 
     /// Takes a field without its header, if it is there as a whole.
     fn field(&mut self, header: usize, length: usize) -> Option<Bytes> {
-        if self.rest.len() - header.min(self.rest.len()) < length {
+        if self.rest.len() < header.saturating_add(length) {
             return None;
         }
         self.rest.advance(header);
@@ -244,10 +244,7 @@ fn refusal(body: Bytes, code: u16) -> Status {
 fn unwrap<T: Message + Default>(body: Bytes, wanted: &str) -> Result<T, Foreign> {
     let object = body.strip_prefix(MAGIC).ok_or(Foreign::Unmarked)?;
     let Envelope { kind, raw } = Envelope::decode(body.slice_ref(object))?;
-    let kind = kind.unwrap_or_default().name;
-    if kind != wanted {
-        return Err(Foreign::Other(kind));
-    }
+    kind.unwrap_or_default().must_be(wanted)?;
     Ok(T::decode(raw)?)
 }
 
