@@ -95,7 +95,12 @@ impl Context {
                     Call::Ask { .. } => Span::none(),
                     call => memory.transition.call(call.name(), (&order.name, &order.pod), order.address),
                 };
+                let (name, uid) = (order.name.clone(), order.pod.clone());
                 outdated |= !self.dispatcher.submit(owner, order, span);
+                // One that left while this was planned was forgotten before the call began.
+                if !self.watches.has_pod(owner, &name, &uid) {
+                    self.dispatcher.forget(&uid);
+                }
             }
             if outdated {
                 self.dispatcher.replan(owner);

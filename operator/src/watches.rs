@@ -12,7 +12,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
@@ -48,12 +48,12 @@ impl Watches {
         Self { loopback_pods, ..Self::default() }
     }
 
-    /// Follows every kind, and has everybody looked at whose objects change. `gone` gets the UID of each pod that is
-    /// deleted.
+    /// Follows every kind, and has everybody looked at whose objects change. `gone` gets the UID of each pod that
+    /// has left its owner.
     pub(crate) async fn follow(&self, client: &Client, namespaces: &[String], queue: &Queue, gone: impl Fn(&str)) {
         let from = (client, namespaces);
         let facts = |owner: &Owner, pod: SlimPod| pod.facts(&deployment_name(&owner.name), self.loopback_pods);
-        let pod_gone = |pod: &SlimPod| gone(pod.metadata.uid.as_deref().unwrap_or_default());
+        let pod_gone = |pod: &PodFacts| gone(&pod.uid);
         let pods = follow(from, queue, &self.pods, facts, pod_gone);
         let deployments = follow(from, queue, &self.deployments, |_, object| pruned_deployment(object), |_| {});
         let config_maps = follow(from, queue, &self.config_maps, |_, object| pruned_config_map(object), |_| {});
@@ -87,6 +87,11 @@ impl Watches {
     /// Its pods, terminating ones too.
     pub(crate) fn pods(&self, owner: &Owner) -> Vec<Arc<PodFacts>> {
         self.pods.of(owner)
+    }
+
+    /// Whether this pod is one of its pods.
+    pub(crate) fn has_pod(&self, owner: &Owner, name: &str, uid: &str) -> bool {
+        self.pods.has(owner, name, uid)
     }
 
     /// Its boot ConfigMap.
@@ -135,7 +140,7 @@ async fn follow<K, V>(
     queue: &Queue,
     index: &Index<V>,
     keep: impl Fn(&Owner, K) -> V,
-    gone: impl Fn(&K),
+    gone: impl Fn(&V),
 ) where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone
@@ -157,12 +162,9 @@ async fn follow<K, V>(
                 continue;
             }
         };
-        if let Event::Delete(object) = &event {
-            gone(object);
-        }
-        for owner in index.take_in(event, &keep) {
-            queue.wake(owner);
-        }
+        let change = index.take_in(event, &keep);
+        change.gone.iter().for_each(|object| gone(object));
+        change.touched.into_iter().for_each(|owner| queue.wake(owner));
     }
 }
 

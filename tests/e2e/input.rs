@@ -111,7 +111,7 @@ fn a_template_that_cannot_work_is_stalled_with_its_field() {
 }
 
 #[test]
-fn a_missing_agent_is_named() {
+fn a_missing_agent_is_named_and_found_once_it_is_made() {
     let space = Space::new("missing");
     let mut object = runtime("demo", 1, &json!({}));
     object["spec"]["agent"] = json!({ "configMapRef": { "name": "nowhere", "key": "agent.yaml" } });
@@ -119,6 +119,11 @@ fn a_missing_agent_is_named() {
     let stalled = space.wait("demo", "Stalled", |status| condition(status, "Stalled").0 == "True");
     assert_eq!(condition(&stalled["status"], "Stalled").1, "AgentNotFound");
     assert!(message(&stalled).contains("nowhere"));
+    // It is made after its object, as by one `kubectl apply` of both.
+    let text = runtime("demo", 1, &json!({}))["spec"]["agent"]["inline"].to_string();
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "nowhere" }, "data": { "agent.yaml": text } });
+    space.apply(&map).unwrap();
+    assert_eq!(space.ready("demo")["status"]["state"], "running");
 }
 
 #[test]

@@ -31,21 +31,46 @@ impl Owner {
     }
 }
 
-/// What is found by its name.
+/// What is found by its name, and told by its UID from another of that name.
 pub trait Named {
     /// The name in its namespace.
     fn name(&self) -> &str;
+    /// The UID.
+    fn uid(&self) -> &str;
 }
 
 impl<K: Resource> Named for K {
     fn name(&self) -> &str {
         self.meta().name.as_deref().unwrap_or_default()
     }
+
+    fn uid(&self) -> &str {
+        self.meta().uid.as_deref().unwrap_or_default()
+    }
 }
 
 impl Named for PodFacts {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+}
+
+/// What an event changed.
+#[derive(Debug)]
+pub struct Change<V> {
+    /// Whose objects are others now.
+    pub touched: Vec<Owner>,
+    /// What has left its owner: deleted, relabelled, or missing in a list that was taken anew.
+    pub gone: Vec<Arc<V>>,
+}
+
+impl<V> Default for Change<V> {
+    fn default() -> Self {
+        Self { touched: Vec::new(), gone: Vec::new() }
     }
 }
 
@@ -88,8 +113,8 @@ impl<V> Default for Index<V> {
 }
 
 impl<V: Named> Index<V> {
-    /// Takes in one event, keeps of its object what `keep` makes of it, and says whose objects changed.
-    pub fn take_in<K>(&self, event: Event<K>, keep: impl Fn(&Owner, K) -> V) -> Vec<Owner>
+    /// Takes in one event, and keeps of its object what `keep` makes of it.
+    pub fn take_in<K>(&self, event: Event<K>, keep: impl Fn(&Owner, K) -> V) -> Change<V>
     where
         K: Resource<DynamicType = ()>,
     {
@@ -97,24 +122,20 @@ impl<V: Named> Index<V> {
         match event {
             Event::Init => {
                 state.incoming = Shown::default();
-                Vec::new()
+                Change::default()
             }
             Event::InitApply(object) => {
                 state.incoming.put(self.key(&object), object, keep);
-                Vec::new()
+                Change::default()
             }
             Event::InitDone => {
                 let incoming = std::mem::take(&mut state.incoming);
                 let before = std::mem::replace(&mut state.live, incoming);
-                let touched: HashSet<&Arc<Owner>> = before.objects.keys().chain(state.live.objects.keys()).collect();
                 self.synced.send_replace(true);
-                touched.into_iter().map(|owner| owner.as_ref().clone()).collect()
+                before.replaced_by(&state.live)
             }
             Event::Apply(object) => state.live.put(self.key(&object), object, keep),
-            Event::Delete(object) => {
-                let owner = state.live.remove(self.key(&object), object.name());
-                owner.iter().map(|owner| owner.as_ref().clone()).collect()
-            }
+            Event::Delete(object) => state.live.remove(self.key(&object), object.name()),
         }
     }
 
@@ -127,6 +148,12 @@ impl<V: Named> Index<V> {
     #[must_use]
     pub fn of(&self, owner: &Owner) -> Vec<Arc<V>> {
         self.lock().live.objects.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// Whether an owner has this one.
+    #[must_use]
+    pub fn has(&self, owner: &Owner, name: &str, uid: &str) -> bool {
+        self.lock().live.has(owner, name, uid)
     }
 
     /// Everybody who owns one.
@@ -148,41 +175,59 @@ impl<V: Named> Index<V> {
 }
 
 impl<V: Named> Shown<V> {
-    /// Puts what is kept of an object where its label says, and takes it from where it was. Says whose objects changed.
-    fn put<K>(&mut self, key: u64, object: K, keep: impl Fn(&Owner, K) -> V) -> Vec<Owner>
+    fn has(&self, owner: &Owner, name: &str, uid: &str) -> bool {
+        let objects = self.objects.get(owner).map(Vec::as_slice).unwrap_or_default();
+        let found = place(objects, name).ok().and_then(|place| objects.get(place));
+        found.is_some_and(|object| object.uid() == uid)
+    }
+
+    /// Puts what is kept of an object where its label says, and takes it from where it was.
+    fn put<K>(&mut self, key: u64, object: K, keep: impl Fn(&Owner, K) -> V) -> Change<V>
     where
         K: Resource<DynamicType = ()>,
     {
         let owner = owner_of(&object);
-        let before = self.owners.get(&key).filter(|before| Some(before.as_ref()) != owner.as_ref()).cloned();
-        if before.is_some() {
-            self.remove(key, object.name());
-        }
-        if let Some(owner) = &owner {
-            let kept = Arc::new(keep(owner, object));
-            let shared = self.objects.get_key_value(owner).map(|(owner, _)| Arc::clone(owner));
-            let shared = shared.unwrap_or_else(|| Arc::new(owner.clone()));
-            let objects = self.objects.entry(Arc::clone(&shared)).or_default();
-            match place(objects, kept.name()) {
-                Ok(place) => drop(objects.splice(place..=place, [kept])),
-                Err(place) => objects.insert(place, kept),
+        let moves = self.owners.get(&key).is_some_and(|before| Some(before.as_ref()) != owner.as_ref());
+        let mut change = if moves { self.remove(key, object.name()) } else { Change::default() };
+        let Some(owner) = owner else { return change };
+        let kept = Arc::new(keep(&owner, object));
+        let shared = self.objects.get_key_value(&owner).map(|(owner, _)| Arc::clone(owner));
+        let shared = shared.unwrap_or_else(|| Arc::new(owner.clone()));
+        let objects = self.objects.entry(Arc::clone(&shared)).or_default();
+        match place(objects, kept.name()) {
+            Ok(place) => {
+                if let Some(now) = objects.get_mut(place) {
+                    let before = std::mem::replace(now, kept);
+                    change.gone.extend(Some(before).filter(|before| before.uid() != now.uid()));
+                }
             }
-            self.owners.insert(key, shared);
+            Err(place) => objects.insert(place, kept),
         }
-        before.map(|before| before.as_ref().clone()).into_iter().chain(owner).collect()
+        self.owners.insert(key, shared);
+        change.touched.push(owner);
+        change
     }
 
-    /// Takes an object away, and says whose it was.
-    fn remove(&mut self, key: u64, name: &str) -> Option<Arc<Owner>> {
-        let owner = self.owners.remove(&key)?;
-        let objects = self.objects.get_mut(&owner)?;
-        if let Ok(place) = place(objects, name) {
-            objects.remove(place);
-        }
-        if objects.is_empty() {
+    /// Takes an object away.
+    fn remove(&mut self, key: u64, name: &str) -> Change<V> {
+        let Some(owner) = self.owners.remove(&key) else { return Change::default() };
+        let objects = self.objects.get_mut(&owner);
+        let found = objects.and_then(|objects| Some(objects.remove(place(objects, name).ok()?)));
+        if self.objects.get(&owner).is_some_and(Vec::is_empty) {
             self.objects.remove(&owner);
         }
-        Some(owner)
+        Change { touched: vec![owner.as_ref().clone()], gone: found.into_iter().collect() }
+    }
+
+    /// Everybody who has or had one is touched: a list does not say what in it is new.
+    fn replaced_by(self, next: &Self) -> Change<V> {
+        let touched: HashSet<&Arc<Owner>> = self.objects.keys().chain(next.objects.keys()).collect();
+        let touched = touched.into_iter().map(|owner| owner.as_ref().clone()).collect();
+        let gone = self.objects.into_iter().flat_map(|(owner, objects)| {
+            let left = move |object: &Arc<V>| !next.has(&owner, object.name(), object.uid());
+            objects.into_iter().filter(left)
+        });
+        Change { touched, gone: gone.collect() }
     }
 }
 

@@ -14,6 +14,7 @@ fn object(name: &str, of: Option<&str>) -> ConfigMap {
     let mut object = ConfigMap::default();
     object.metadata.namespace = Some("agents".to_owned());
     object.metadata.name = Some(name.to_owned());
+    object.metadata.uid = Some(format!("uid-{name}"));
     object.metadata.labels = of.map(|of| [(RUNTIME_LABEL.to_owned(), of.to_owned())].into());
     object
 }
@@ -22,8 +23,15 @@ fn names(index: &Index<ConfigMap>, of: &str) -> Vec<String> {
     index.of(&owner(of)).iter().map(|object| object.name_any()).collect()
 }
 
+fn change(index: &Index<ConfigMap>, event: Event<ConfigMap>) -> (Vec<Owner>, Vec<String>) {
+    let change = index.take_in(event, |_, object| object);
+    let mut gone: Vec<String> = change.gone.iter().map(|object| Named::uid(object.as_ref()).to_owned()).collect();
+    gone.sort();
+    (change.touched, gone)
+}
+
 fn take_in(index: &Index<ConfigMap>, event: Event<ConfigMap>) -> Vec<Owner> {
-    index.take_in(event, |_, object| object)
+    change(index, event).0
 }
 
 #[test]
@@ -53,6 +61,30 @@ fn a_new_list_replaces_everything_and_all_that_it_touches_are_looked_at() {
     assert_eq!(touched, ["a", "b"].map(owner));
     assert_eq!(index.owners(), [owner("b")]);
     assert_eq!(take_in(&index, Event::Apply(object("z", None))), [owner("b")], "the list counts as the watch does");
+}
+
+#[test]
+fn what_has_left_its_owner_is_handed_on_however_it_left() {
+    let index = Index::default();
+    let gone = |event| change(&index, event).1;
+    let mut again = object("x", Some("a"));
+    again.metadata.uid = Some("another".to_owned());
+    for name in ["x", "y", "z", "w"] {
+        assert!(gone(Event::Apply(object(name, Some("a")))).is_empty());
+    }
+    assert!(gone(Event::Apply(object("x", Some("a")))).is_empty(), "it is the same one");
+    assert_eq!(gone(Event::Apply(again.clone())), ["uid-x"], "another of its name is there");
+    assert_eq!(gone(Event::Delete(object("w", Some("a")))), ["uid-w"]);
+    assert!(gone(Event::Delete(object("w", Some("a")))).is_empty(), "once");
+    assert_eq!(gone(Event::Apply(object("y", Some("b")))), ["uid-y"], "relabelled");
+    // A list that was taken anew, since the watch broke: one is missing in it, one has another owner, one is new.
+    assert!(gone(Event::Init).is_empty());
+    for shown in [again, object("y", Some("a")), object("v", Some("a"))] {
+        assert!(gone(Event::InitApply(shown)).is_empty());
+    }
+    assert_eq!(gone(Event::InitDone), ["uid-y", "uid-z"]);
+    assert!(index.has(&owner("a"), "x", "another") && index.has(&owner("a"), "y", "uid-y"));
+    assert!(!index.has(&owner("a"), "x", "uid-x") && !index.has(&owner("b"), "y", "uid-y"));
 }
 
 proptest! {

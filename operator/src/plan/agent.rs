@@ -1,6 +1,18 @@
-//! What the operator reads in an agent's definition. All else in it is the runtime's to check.
+//! What the operator reads in an agent's definition, and when it looks again for one that is missing. All else in it is
+//! the runtime's to check.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde::Deserialize;
+
+use super::spans::since;
+use crate::observe::{AgentText, Observed};
+
+/// A definition that is missing is looked for after these times: soon at first, for it is often made right after its
+/// object, and then ever more rarely, for thousands may be missing for good.
+const LOOK_SOONEST: Duration = Duration::from_secs(1);
+const LOOK_LATEST: Duration = Duration::from_secs(30);
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -26,6 +38,16 @@ pub(super) fn timer(text: &str, file: &str) -> Option<String> {
     let read: Option<File> =
         if file.ends_with(".json") { serde_json::from_str(text).ok() } else { serde_saphyr::from_str(text).ok() };
     read?.graph.async_entry_points.into_iter().find(|entry| entry.trigger_type == "timer").map(|entry| entry.id)
+}
+
+/// When to look again for a definition that is missing: after a tenth of the time for which the object has been stalled.
+/// No watch tells of it, since it may have any name.
+pub(super) fn look_again(seen: &Observed, now: Timestamp) -> Option<Duration> {
+    let AgentText::Missing(_) = &seen.agent else { return None };
+    let conditions = seen.runtime.status.iter().flat_map(|status| &status.conditions);
+    let stalled = conditions.into_iter().find(|condition| condition.type_ == "Stalled" && condition.status == "True");
+    let waited = stalled.map_or(Duration::ZERO, |condition| since(now, condition.last_transition_time.0));
+    Some((waited / 10).clamp(LOOK_SOONEST, LOOK_LATEST))
 }
 
 #[cfg(test)]

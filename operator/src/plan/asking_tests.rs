@@ -43,3 +43,17 @@ fn a_pod_alone_is_looked_at_as_often_as_it_is_asked() {
         assert_eq!(world.plan().orders.len(), 1);
     }
 }
+
+#[test]
+fn a_definition_that_is_missing_is_looked_for_soon_and_ever_more_rarely() {
+    let world = World::new(DesiredState::Running, 1);
+    let mut seen = world.observed();
+    seen.agent = AgentText::Missing("spec.agent.configMapRef: there is no ConfigMap mine".to_owned());
+    let first = plan(&seen, &settings(), at(0));
+    assert_eq!(first.again, Some(Duration::from_secs(1)), "though there is no pod yet that is asked");
+    let mut runtime = world.runtime.clone();
+    runtime.status = first.status.map(|status| *status);
+    seen.runtime = Arc::new(runtime);
+    let again = |seconds| plan(&seen, &settings(), at(seconds)).again.unwrap().as_secs();
+    assert_eq!([5, 100, 250, 86_400].map(again), [1, 10, 25, 30]);
+}

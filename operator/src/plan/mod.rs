@@ -92,7 +92,8 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     let mut orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
     orders.extend(hooks::orders(seen, &hooks));
     let edges = [hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
-    let again = edges.into_iter().chain([Some(pods::look_again(seen, &standings, now))]);
+    let looks = [agent::look_again(seen, now), Some(pods::look_again(seen, &standings, now))];
+    let again = edges.into_iter().chain(looks);
     // A spec from before one that was shown would take a rollout back.
     let touches = !wanted.apply.is_empty() || !wanted.delete.is_empty() || scale.is_some();
     let confirm = (seen.outdated && touches).then_some(Confirm { freezes: false });
