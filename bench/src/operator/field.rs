@@ -20,8 +20,8 @@ use super::pods;
 
 /// Requests of the measurement itself under way at once.
 const AT_ONCE: usize = 64;
-/// The operator has made all Deployments by then.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// While the operator makes Deployments, one more comes at least so often. How long all take is the machine's doing.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// What each object adds to the time that is waited for all.
 const PATIENCE_EACH: Duration = Duration::from_millis(20);
 /// In place of the hash of a pod template.
@@ -190,8 +190,7 @@ impl Field {
     async fn deployments(&self) -> anyhow::Result<Vec<(String, Option<i64>)>> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let wanted: HashSet<&String> = self.names.iter().collect();
-        let patience = self.patience(PATIENCE);
-        let begun = Instant::now();
+        let (mut most, mut since) = (0, Instant::now());
         loop {
             let asked = Instant::now();
             let listed = api.list_metadata(&ListParams::default().match_any()).await?.items;
@@ -200,8 +199,11 @@ impl Field {
             if made.len() == wanted.len() {
                 return Ok(made);
             }
-            if begun.elapsed() > patience {
-                bail!("{} of {} Deployments after {} s", made.len(), self.names.len(), patience.as_secs());
+            if made.len() > most {
+                (most, since) = (made.len(), Instant::now());
+            }
+            if since.elapsed() > PATIENCE {
+                bail!("{most} of {} Deployments, and none more for {} s", self.names.len(), PATIENCE.as_secs());
             }
             // A list of thousands takes the API server a while, which it needs for the operator.
             tokio::time::sleep(Duration::from_millis(250).max(asked.elapsed() * 9)).await;

@@ -99,6 +99,32 @@ struct Fields {
     null_objects: Field,
 }
 
+/// What was measured.
+struct Measured {
+    rows: Vec<Row>,
+    /// Why the last part was not: what came before it is not lost with it.
+    failed: Option<anyhow::Error>,
+}
+
+/// What the report tells besides figures, and where it goes.
+struct Account<'a> {
+    path: Option<&'a PathBuf>,
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Account<'_> {
+    /// Writes the report, if one is wanted. `missing` is what was not measured, and why.
+    fn write(&self, rows: &[Row], missing: Option<String>) -> anyhow::Result<()> {
+        let Some(path) = self.path else { return Ok(()) };
+        let mut facts = self.facts.clone();
+        facts.extend(report::doubts(rows).into_iter().map(|doubt| ("doubtful", doubt)));
+        facts.extend(missing.map(|missing| ("not measured", missing)));
+        report::write(path, rows, &facts)?;
+        println!("wrote {}", path.display());
+        Ok(())
+    }
+}
+
 /// Measures, prints the table and writes the report.
 pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     let mut plan = if task.check { Plan::check() } else { Plan::new(task.runs.max(1), task.quick, task.crowd) };
@@ -112,7 +138,9 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
     let peers = if task.alone { peers::Peers::default() } else { peers::find(&task.peers) };
     let mut facts = machine::described(&folder);
     facts.extend(peers.told);
-    let rows = runtime.block_on(async {
+    facts.push(("size", plan.told()));
+    let account = Account { path: task.report.as_ref(), facts };
+    let Measured { rows, failed } = runtime.block_on(async {
         let measured = async {
             let arena = Arena {
                 plane: Plane::start(&folder).await?,
@@ -123,25 +151,23 @@ pub(crate) fn run(task: &Operator) -> anyhow::Result<()> {
                 pods: SimulatedPods::start()?,
                 lease_seconds: if task.check { SHORT_LEASE } else { LEASE_SECONDS },
             };
-            measure(&arena, &plan, task.only).await
+            measure(&arena, &plan, task.only, &account).await
         };
         tokio::select! {
-            rows = measured => rows,
+            measured = measured => measured,
             asked = asked_to_end() => asked.and_then(|()| bail!("it was ended before all was measured")),
         }
     })?;
     print!("{}", text::align(&table::lines(&rows)));
     let missed: Vec<&str> = rows.iter().filter(|row| row.is_met() == Some(false)).map(|row| row.name.trim()).collect();
-    let doubts = report::doubts(&rows);
-    crate::report::tell(&missed, &doubts);
-    if let Some(path) = &task.report {
-        facts.push(("size", plan.told()));
-        facts.extend(doubts.into_iter().map(|doubt| ("doubtful", doubt)));
-        report::write(path, &rows, &facts)?;
-        println!("wrote {}", path.display());
-    }
+    crate::report::tell(&missed, &report::doubts(&rows));
+    account.write(&rows, failed.as_ref().map(|error| format!("{error}: {}", error.root_cause())))?;
     std::fs::remove_dir_all(&folder)?;
-    if task.check { check(&rows) } else { Ok(()) }
+    match failed {
+        Some(error) => Err(error),
+        None if task.check => check(&rows),
+        None => Ok(()),
+    }
 }
 
 /// Waits until somebody wants the program to end. What was started for it ends with it then, the API server above all.
@@ -153,7 +179,7 @@ async fn asked_to_end() -> anyhow::Result<()> {
     }
 }
 
-async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Result<Vec<Row>> {
+async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>, account: &Account<'_>) -> anyhow::Result<Measured> {
     let asked = |part| only.is_none_or(|only| only == part);
     let begun = Instant::now();
     let mut nursery = Nursery::new(&arena.plane.client, arena.pods.port);
@@ -173,15 +199,26 @@ async fn measure(arena: &Arena, plan: &Plan, only: Option<Part>) -> anyhow::Resu
     if asked(Part::Failover) {
         rows.extend(failover::measure(arena, plan, &fields).await?);
     }
+    let mut failed = None;
     if plan.crowd > 0 {
-        eprintln!("{} objects are made, which takes some minutes; kopf would need minutes for each pause", plan.crowd);
-        let able = |contender: &Contender| *contender != Contender::Kopf;
-        let all = arena.contenders().into_iter().filter(able);
-        let crowd = crowd(arena, &mut nursery, all, plan.crowd).await.context("the objects cannot be made")?;
-        rows.extend(objects::measure(arena, plan, &fields.null_objects, &crowd, 1).await?);
+        // The part takes as long as some others together: whoever ends it has the rest.
+        account.write(&rows, Some(format!("{} objects: it was ended before", plan.crowd)))?;
+        match largest(arena, &mut nursery, plan, &fields.null_objects).await {
+            Ok(largest) => rows.extend(largest),
+            Err(error) => failed = Some(error.context(format!("{} objects", plan.crowd))),
+        }
     }
-    eprintln!("all is measured: {:.0} s", begun.elapsed().as_secs_f32());
-    Ok(rows)
+    eprintln!("it took {:.0} s", begun.elapsed().as_secs_f32());
+    Ok(Measured { rows, failed })
+}
+
+/// As many objects as an API server on such a machine takes at all, once.
+async fn largest(arena: &Arena, nursery: &mut Nursery, plan: &Plan, idle: &Field) -> anyhow::Result<Vec<Row>> {
+    eprintln!("{} objects are made, which takes some minutes; kopf would need minutes for each pause", plan.crowd);
+    let able = |contender: &Contender| *contender != Contender::Kopf;
+    let all = arena.contenders().into_iter().filter(able);
+    let crowd = crowd(arena, nursery, all, plan.crowd).await?;
+    objects::measure(arena, plan, idle, &crowd, 1).await
 }
 
 /// Makes the objects and pods of everybody. Ours come first, since the peers' pods look like them.
