@@ -95,10 +95,13 @@ impl Context {
                     Call::Ask { .. } => Span::none(),
                     call => memory.transition.call(call.name(), (&order.name, &order.pod), order.address),
                 };
-                let (name, uid) = (order.name.clone(), order.pod.clone());
+                // A pod that left while this was planned was forgotten before the call began. Where any call has ended,
+                // the dispatcher sees that by itself, and does not begin it.
+                let first = (order.ended == 0).then(|| (order.name.clone(), order.pod.clone()));
                 outdated |= !self.dispatcher.submit(owner, order, span);
-                // One that left while this was planned was forgotten before the call began.
-                if !self.watches.has_pod(owner, &name, &uid) {
+                if let Some((name, uid)) = first
+                    && !self.watches.has_pod(owner, &name, &uid)
+                {
                     self.dispatcher.forget(&uid);
                 }
             }

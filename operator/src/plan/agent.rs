@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::spans::since;
+use super::spans::{since, stands_since};
 use crate::observe::{AgentText, Observed};
 
 /// A definition that is missing is looked for after these times: soon at first, for it is often made right after its
@@ -45,8 +45,7 @@ pub(super) fn timer(text: &str, file: &str) -> Option<String> {
 pub(super) fn look_again(seen: &Observed, now: Timestamp) -> Option<Duration> {
     let AgentText::Missing(_) = &seen.agent else { return None };
     let conditions = seen.runtime.status.iter().flat_map(|status| &status.conditions);
-    let stalled = conditions.into_iter().find(|condition| condition.type_ == "Stalled" && condition.status == "True");
-    let waited = stalled.map_or(Duration::ZERO, |condition| since(now, condition.last_transition_time.0));
+    let waited = stands_since(conditions, "Stalled", "True").map_or(Duration::ZERO, |from| since(now, from.0));
     Some((waited / 10).clamp(LOOK_SOONEST, LOOK_LATEST))
 }
 

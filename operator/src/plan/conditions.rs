@@ -7,7 +7,7 @@ use lifecycle::Desired;
 
 use super::effective::{Effective, Kind};
 use super::reading::Reading;
-use super::spans::seconds;
+use super::spans::{seconds, stands_since};
 
 /// All conditions, each with the time of its last change kept.
 pub(super) fn of(
@@ -115,13 +115,13 @@ fn drained(reading: &Reading<'_>) -> Part {
 }
 
 fn finish(runtime: &AgentRuntime, (kind, status, reason, message): Part, generation: i64, now: Timestamp) -> Condition {
-    let before = runtime.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
+    let before = stands_since(runtime.status.iter().flat_map(|s| &s.conditions), kind, status);
     Condition {
         type_: kind.to_owned(),
         status: status.to_owned(),
         reason,
         message,
         observed_generation: Some(generation),
-        last_transition_time: before.map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
+        last_transition_time: before.cloned().unwrap_or_else(|| seconds(now)),
     }
 }

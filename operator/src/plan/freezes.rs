@@ -13,7 +13,7 @@ use kube::core::{Selector, SelectorExt as _};
 use lifecycle::{Desired, DrainMode};
 
 use super::policy::{crd_state, held};
-use super::spans::seconds;
+use super::spans::{seconds, stands_since};
 use crate::observe::fleet::{Labels, Turn};
 use crate::observe::index::Owner;
 
@@ -250,14 +250,14 @@ fn conditions(freeze: &AgentFreeze, live: bool, counts: &Counts, now: Timestamp)
         _ => parts.push(("Reconciling", "True")),
     }
     let condition = |(kind, status): (&str, &str)| {
-        let before = freeze.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == kind && c.status == status);
+        let before = stands_since(freeze.status.iter().flat_map(|s| &s.conditions), kind, status);
         Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
             message: message.clone(),
             observed_generation: freeze.metadata.generation,
-            last_transition_time: before.map_or_else(|| seconds(now), |c| c.last_transition_time.clone()),
+            last_transition_time: before.cloned().unwrap_or_else(|| seconds(now)),
         }
     };
     parts.into_iter().map(condition).collect()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// No pause before another call is longer.
 const LONGEST_RETRY: Duration = Duration::from_secs(20);
@@ -22,6 +22,16 @@ pub(super) fn until_retry(now: Timestamp, next: Timestamp) -> Option<Duration> {
 /// The time from `then` to `now`; zero when `then` is in the future.
 pub(super) fn since(now: Timestamp, then: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
+}
+
+/// Since when one of these conditions has had this status; none if it has another now.
+pub(super) fn stands_since<'a>(
+    conditions: impl IntoIterator<Item = &'a Condition>,
+    kind: &str,
+    status: &str,
+) -> Option<&'a Time> {
+    let standing = conditions.into_iter().find(|condition| condition.type_ == kind && condition.status == status);
+    standing.map(|condition| &condition.last_transition_time)
 }
 
 /// The API server keeps whole seconds; a finer time would never compare equal to what it gives back.
