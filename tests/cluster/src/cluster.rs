@@ -9,9 +9,10 @@ use serde_json::Value;
 use crate::components::Component;
 use crate::host::Host;
 use crate::place::Place;
+use crate::program::Program;
 use crate::progress::Progress;
 use crate::target::{self, Target};
-use crate::toolchain::{Program, Toolchain};
+use crate::toolchain::Toolchain;
 use crate::{Error, containers, image, preflight, tool};
 
 /// A cluster that is up.
@@ -47,6 +48,14 @@ pub struct Status {
     pub components: Vec<ComponentStatus>,
     /// Whether the cluster can be used, and if not, why.
     pub ready: Result<(), String>,
+}
+
+/// Builds the programs of [`Target::Host`] that are not in the cache, ahead of [`Cluster::up`].
+///
+/// # Errors
+/// One of them cannot be built: Go is missing, or a module cannot be fetched.
+pub fn host_programs(progress: &dyn Progress) -> Result<(), Error> {
+    Toolchain::find()?.ensure(&Program::HOST, progress)
 }
 
 impl Cluster {

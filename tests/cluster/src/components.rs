@@ -8,7 +8,8 @@ use crate::network::{DNS_PORT, GATEWAY, NODE, SERVICES};
 use crate::packages::{PATH, debian};
 use crate::pki::pair;
 use crate::place::Place;
-use crate::toolchain::{Program, Toolchain};
+use crate::program::Program;
+use crate::toolchain::Toolchain;
 
 /// Where the API server listens.
 pub(crate) const API_PORT: u16 = 6443;

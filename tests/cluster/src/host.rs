@@ -11,8 +11,9 @@ use crate::health::{self, Answer};
 use crate::network::{NODE, SERVICE_DNS};
 use crate::place::{Place, remove, write_private};
 use crate::process::Records;
+use crate::program::Program;
 use crate::progress::{Event, Progress, step};
-use crate::toolchain::{Program, Toolchain};
+use crate::toolchain::Toolchain;
 use crate::{Error, config, containers, image, mounts, network, packages, pki, preflight, tool};
 
 /// How long one component may take on a busy machine.

@@ -8,7 +8,8 @@ use std::process::Command;
 use crate::containers::ctr;
 use crate::packages::debian;
 use crate::place::{self, Place, private_folder, remove, write_private};
-use crate::toolchain::{Program, Toolchain};
+use crate::program::Program;
+use crate::toolchain::Toolchain;
 use crate::{Error, tool};
 
 /// The image of the sandboxes.

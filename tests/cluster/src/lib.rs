@@ -22,18 +22,20 @@ mod place;
 mod plane;
 mod preflight;
 mod process;
+mod program;
 mod progress;
 mod target;
 mod tool;
 mod toolchain;
 
-pub use cluster::{Cluster, ComponentStatus, Signal, Status};
+pub use cluster::{Cluster, ComponentStatus, Signal, Status, host_programs};
 pub use error::Error;
 pub use place::DIR_VARIABLE;
 pub use plane::Plane;
 pub use preflight::free;
 pub use progress::{Event, Progress, Silent};
 pub use target::Target;
+pub use tool::{quote, tail};
 pub use toolchain::{
     ControlPlane, control_plane, control_plane_is_built, helm, kube_score, kubeconform, kustomize_controller,
     metrics_server, program_of, promql, source_of,

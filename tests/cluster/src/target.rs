@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Archive;
 use crate::place::{Place, remove, write_private};
+use crate::program::Program;
 use crate::progress::{Progress, step};
-use crate::toolchain::{Program, Toolchain};
+use crate::toolchain::Toolchain;
 use crate::{Error, tool};
 
 /// The name of the cluster that kind makes.

@@ -69,7 +69,7 @@ pub(crate) fn run_logged(
 }
 
 /// The last lines of a log, for an error or a report.
-pub(crate) fn tail(log: &Path, lines: usize) -> String {
+pub fn tail(log: &Path, lines: usize) -> String {
     let bytes = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let all: Vec<&str> = text.lines().collect();
@@ -77,7 +77,7 @@ pub(crate) fn tail(log: &Path, lines: usize) -> String {
 }
 
 /// The last lines of a log, as many as an error quotes.
-pub(crate) fn quote(log: &Path) -> String {
+pub fn quote(log: &Path) -> String {
     tail(log, TAIL)
 }
 

@@ -7,38 +7,12 @@ use std::process::Command;
 use sha2::{Digest as _, Sha256};
 
 use crate::place::{self, private_folder};
+use crate::program::{FLAGS, Program};
 use crate::progress::{Progress, step};
 use crate::{Error, tool};
 
 /// The oldest Go that builds every module.
 const GO: (u32, u32) = (1, 26);
-
-/// What the programs of Kubernetes call themselves; without it they say v0.0.0.
-const KUBERNETES_VERSION: &str = "-s -w \
-    -X k8s.io/component-base/version.gitVersion=v1.35.4 \
-    -X k8s.io/component-base/version.gitMajor=1 \
-    -X k8s.io/component-base/version.gitMinor=35";
-
-/// A program built from Go source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Program {
-    KubeApiserver,
-    KubeControllerManager,
-    KubeScheduler,
-    Kubelet,
-    KubeProxy,
-    Kubectl,
-    Etcd,
-    CoreDns,
-    Helm,
-    Pause,
-    Kind,
-    Kubeconform,
-    KubeScore,
-    KustomizeController,
-    Promql,
-    MetricsServer,
-}
 
 /// Helm, built from its pinned module if it is not in the cache.
 ///
@@ -95,15 +69,14 @@ pub fn metrics_server(progress: &dyn Progress) -> Result<PathBuf, Error> {
 pub fn program_of(module: &Path, progress: &dyn Progress) -> Result<PathBuf, Error> {
     let name = module.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let toolchain = Toolchain::find()?;
-    let mut source = pins(module)?;
-    let main = module.join("main.go");
-    source.extend(fs::read(&main).map_err(Error::io("read", main))?);
-    let target = toolchain.cache.join(format!("{name}-{}", key(&source))).join(&name);
+    let folder = toolchain.cache.join(format!("{name}-{}", key(&pins(module, FLAGS)?)));
+    let target = folder.join(&name);
     let _lock = toolchain.lock()?;
     if !target.is_file() {
         check_go(&name)?;
-        let name = format!("build {name}");
-        step(progress, &name, || compile(module, ".", "-s -w", &target, &name, progress))?;
+        let step_name = format!("build {name}");
+        let goals = [(name, ".".to_owned())];
+        step(progress, &step_name, || compile(module, &goals, FLAGS, &folder, &step_name, progress))?;
     }
     Ok(target)
 }
@@ -127,91 +100,6 @@ pub fn source_of(pinned: &str, module: &str) -> Result<PathBuf, Error> {
     Ok(PathBuf::from(answer.get("Dir").and_then(serde_json::Value::as_str).unwrap_or_default()))
 }
 
-impl Program {
-    /// What a cluster on this machine needs; the longest build comes first and warms the compiler's cache.
-    pub(crate) const HOST: [Self; 10] = [
-        Self::KubeApiserver,
-        Self::KubeControllerManager,
-        Self::KubeScheduler,
-        Self::Kubelet,
-        Self::KubeProxy,
-        Self::Kubectl,
-        Self::Etcd,
-        Self::CoreDns,
-        Self::Helm,
-        Self::Pause,
-    ];
-
-    /// What the use of somebody else's cluster needs.
-    pub(crate) const CLIENTS: [Self; 2] = [Self::Kubectl, Self::Helm];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::KubeApiserver => "kube-apiserver",
-            Self::KubeControllerManager => "kube-controller-manager",
-            Self::KubeScheduler => "kube-scheduler",
-            Self::Kubelet => "kubelet",
-            Self::KubeProxy => "kube-proxy",
-            Self::Kubectl => "kubectl",
-            Self::Etcd => "etcd",
-            Self::CoreDns => "coredns",
-            Self::Helm => "helm",
-            Self::Pause => "pause",
-            Self::Kind => "kind",
-            Self::Kubeconform => "kubeconform",
-            Self::KubeScore => "kube-score",
-            Self::KustomizeController => "kustomize-controller",
-            Self::Promql => "promql",
-            Self::MetricsServer => "metrics-server",
-        }
-    }
-
-    fn module(self) -> &'static str {
-        match self {
-            Self::KubeApiserver
-            | Self::KubeControllerManager
-            | Self::KubeScheduler
-            | Self::Kubelet
-            | Self::KubeProxy
-            | Self::Kubectl => "kubernetes",
-            Self::Etcd
-            | Self::CoreDns
-            | Self::Helm
-            | Self::Pause
-            | Self::Kind
-            | Self::Kubeconform
-            | Self::KubeScore
-            | Self::KustomizeController
-            | Self::Promql
-            | Self::MetricsServer => self.name(),
-        }
-    }
-
-    fn package(self) -> String {
-        match self {
-            Self::KubeApiserver
-            | Self::KubeControllerManager
-            | Self::KubeScheduler
-            | Self::Kubelet
-            | Self::KubeProxy
-            | Self::Kubectl => format!("k8s.io/kubernetes/cmd/{}", self.name()),
-            Self::Etcd => "go.etcd.io/etcd/server/v3".to_owned(),
-            Self::CoreDns => "github.com/coredns/coredns".to_owned(),
-            Self::Helm => "helm.sh/helm/v4/cmd/helm".to_owned(),
-            Self::Pause | Self::Promql => ".".to_owned(),
-            Self::Kind => "sigs.k8s.io/kind".to_owned(),
-            Self::Kubeconform => "github.com/yannh/kubeconform/cmd/kubeconform".to_owned(),
-            Self::KubeScore => "github.com/zegl/kube-score/cmd/kube-score".to_owned(),
-            Self::KustomizeController => "github.com/fluxcd/kustomize-controller".to_owned(),
-            Self::MetricsServer => "sigs.k8s.io/metrics-server/cmd/metrics-server".to_owned(),
-        }
-    }
-
-    fn source(self) -> PathBuf {
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/modules")).join(self.module())
-    }
-}
-
 /// The cache of built programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Toolchain {
@@ -226,11 +114,17 @@ impl Toolchain {
 
     /// Where a program is, or will be once it is built.
     pub(crate) fn path(&self, program: Program) -> Result<PathBuf, Error> {
-        let pins = pins(&program.source())?;
-        Ok(self.cache.join(format!("{}-{}", program.module(), key(&pins))).join(program.name()))
+        Ok(self.folder(program)?.join(program.name()))
     }
 
-    /// Builds those programs that are not in the cache.
+    /// Where all programs of its module are.
+    fn folder(&self, program: Program) -> Result<PathBuf, Error> {
+        let pins = pins(&program.source(), program.flags())?;
+        Ok(self.cache.join(format!("{}-{}", program.module(), key(&pins))))
+    }
+
+    /// Builds those programs that are not in the cache; all of one module at once, as one program is linked by one
+    /// core while another is still compiled.
     pub(crate) fn ensure(&self, programs: &[Program], progress: &dyn Progress) -> Result<(), Error> {
         if self.missing(programs)?.is_empty() {
             return Ok(());
@@ -241,9 +135,10 @@ impl Toolchain {
         if let Some(first) = missing.first() {
             check_go(first.name())?;
         }
-        for (number, program) in missing.iter().enumerate() {
-            let name = format!("build {} ({} of {})", program.name(), number + 1, missing.len());
-            step(progress, &name, || self.build(*program, &name, progress))?;
+        let modules = by_module(&missing);
+        for (number, programs) in modules.iter().enumerate() {
+            let name = format!("build {} ({} of {})", names(programs), number + 1, modules.len());
+            step(progress, &name, || self.build(programs, &name, progress))?;
         }
         Ok(())
     }
@@ -267,34 +162,75 @@ impl Toolchain {
         Ok(missing)
     }
 
-    fn build(&self, program: Program, step: &str, progress: &dyn Progress) -> Result<(), Error> {
-        let flags = if program.module() == "kubernetes" { KUBERNETES_VERSION } else { "-s -w" };
-        compile(&program.source(), &program.package(), flags, &self.path(program)?, step, progress)
+    /// Builds programs of one module.
+    fn build(&self, programs: &[Program], step: &str, progress: &dyn Progress) -> Result<(), Error> {
+        let Some(first) = programs.first() else { return Ok(()) };
+        let goals: Vec<_> = programs.iter().map(|program| (program.name().to_owned(), program.package())).collect();
+        compile(&first.source(), &goals, first.flags(), &self.folder(*first)?, step, progress)
     }
 }
 
-/// Builds a package of a module into a file, whose folder gets the log.
+/// Programs that are built together, in the order of their first.
+fn by_module(programs: &[Program]) -> Vec<Vec<Program>> {
+    let mut modules: Vec<Vec<Program>> = Vec::new();
+    for program in programs {
+        match modules.iter_mut().find(|module| module.iter().any(|other| other.module() == program.module())) {
+            Some(module) => module.push(*program),
+            None => modules.push(vec![*program]),
+        }
+    }
+    modules
+}
+
+/// As short as a line of progress has to be.
+fn names(programs: &[Program]) -> String {
+    match programs {
+        [] => String::new(),
+        [only] => only.name().to_owned(),
+        [first, second] => format!("{} and {}", first.name(), second.name()),
+        [first, others @ ..] => format!("{} and {} more", first.name(), others.len()),
+    }
+}
+
+/// Go in a module.
+fn go(module: &Path) -> Command {
+    let mut command = Command::new("go");
+    command.current_dir(module).env("CGO_ENABLED", "0");
+    command
+}
+
+/// Builds programs, each a name and a package of one module, into a folder, which gets the log, too.
 fn compile(
     module: &Path,
-    package: &str,
+    goals: &[(String, String)],
     flags: &str,
-    target: &Path,
+    folder: &Path,
     step: &str,
     progress: &dyn Progress,
 ) -> Result<(), Error> {
-    let folder = target.parent().unwrap_or(target);
     private_folder(folder)?;
-    let log = target.with_extension("log");
-    // Built under another name, so that an interrupted build is never taken for a whole one.
-    let draft = target.with_extension("new");
-    let mut command = Command::new("go");
-    command.current_dir(module).env("CGO_ENABLED", "0");
-    command.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]).arg(&draft).arg(package);
+    let log = folder.join("build.log");
+    // Built in another folder, so that an interrupted build is never taken for a whole one.
+    let drafts = folder.join("new");
+    place::remove(&drafts)?;
+    private_folder(&drafts)?;
+    let mut command = go(module);
+    command.args(["build", "-v", "-trimpath", "-ldflags", flags, "-o"]);
+    // One program is named here, whatever its package; of several, each is named by Go.
+    match goals {
+        [(name, _)] => command.arg(drafts.join(name)),
+        _ => command.arg(&drafts),
+    };
+    command.args(goals.iter().map(|(_, package)| package));
     if !tool::run_logged(&mut command, &log, step, progress)?.success() {
-        let program = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        return Err(Error::Build { program, tail: tool::quote(&log), log });
+        let names: Vec<&str> = goals.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(Error::Build { program: names.join(", "), tail: tool::quote(&log), log });
     }
-    fs::rename(&draft, target).map_err(Error::io("rename", &draft))?;
+    for (name, _) in goals {
+        let draft = drafts.join(name);
+        fs::rename(&draft, folder.join(name)).map_err(Error::io("rename", &draft))?;
+    }
+    place::remove(&drafts)?;
     place::remove(&log)
 }
 
@@ -321,13 +257,30 @@ pub fn control_plane(progress: &dyn Progress) -> Result<ControlPlane, Error> {
     Ok(ControlPlane { etcd: toolchain.path(Program::Etcd)?, api_server: toolchain.path(Program::KubeApiserver)? })
 }
 
-/// What pins a module: its go.sum where it depends on others, and its own source where it has some.
-fn pins(module: &Path) -> Result<Vec<u8>, Error> {
-    let mut pins = Vec::new();
-    for file in ["go.sum", "main.go"].map(|name| module.join(name)).into_iter().filter(|file| file.is_file()) {
+/// What decides how the programs of a module come out: its pins, its own source, and what the linker is told.
+fn pins(module: &Path, flags: &str) -> Result<Vec<u8>, Error> {
+    let mut files = Vec::new();
+    find(module, &mut files)?;
+    // The order of a folder's files is not the same everywhere.
+    files.sort();
+    let mut pins = flags.as_bytes().to_vec();
+    for file in files {
         pins.extend(fs::read(&file).map_err(Error::io("read", file))?);
     }
     Ok(pins)
+}
+
+/// Adds the files of a module that Go reads.
+fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Error> {
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        if path.is_dir() {
+            find(&path, files)?;
+        } else if path.extension().is_some_and(|kind| ["go", "mod", "sum"].iter().any(|ours| kind == *ours)) {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// Names the cache folder: the first 16 hexadecimal digits of the sum.
@@ -376,10 +329,39 @@ mod tests {
         ];
         for program in Program::HOST.into_iter().chain(others) {
             let path = toolchain.path(program).unwrap();
-            assert!(!pins(&program.source()).unwrap().is_empty(), "{path:?}");
+            assert!(program.source().join("go.mod").is_file(), "{path:?}");
             assert!(path.ends_with(program.name()), "{path:?}");
             assert!(path.parent().unwrap().to_string_lossy().starts_with(&format!("/cache/{}-", program.module())));
         }
+    }
+
+    #[test]
+    fn whatever_decides_a_build_decides_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let module = folder.path();
+        fs::create_dir(module.join("coredns")).unwrap();
+        let mut seen = vec![pins(module, "-s").unwrap(), pins(module, "-s -w").unwrap()];
+        for file in ["go.mod", "go.sum", "tools.go", "coredns/main.go"] {
+            fs::write(module.join(file), "one").unwrap();
+            seen.push(pins(module, "-s").unwrap());
+            fs::write(module.join(file), "another").unwrap();
+            seen.push(pins(module, "-s").unwrap());
+        }
+        let kept = seen.last().cloned().unwrap();
+        let count = seen.len();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), count);
+        fs::write(module.join("README.md"), "no matter").unwrap();
+        assert_eq!(pins(module, "-s").unwrap(), kept);
+    }
+
+    #[test]
+    fn programs_of_one_module_are_built_together() {
+        let modules = by_module(&[Program::Kubectl, Program::Pause, Program::Etcd, Program::Helm]);
+        assert_eq!(modules, [vec![Program::Kubectl, Program::Etcd, Program::Helm], vec![Program::Pause]]);
+        let told: Vec<String> = modules.iter().map(|programs| names(programs)).collect();
+        assert_eq!(told, ["kubectl and 2 more", "pause"]);
     }
 
     #[test]
