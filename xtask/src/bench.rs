@@ -1,10 +1,11 @@
 //! Owns the task `bench`: builds what is measured and what measures, and runs it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use clap::{Args, Subcommand};
 
+use crate::build_times::{self, BuildTimes};
 use crate::{images, workspace};
 
 #[derive(Debug, Subcommand)]
@@ -21,7 +22,12 @@ pub(crate) enum Task {
     /// and no cluster. Nothing else should run on the machine meanwhile. A target that is missed is said and is no
     /// failure. A peer that cannot be built is left out, and the reason is said.
     Operator(Measured),
+    /// Measure how long builds, tests and the demo take, with and without caches
+    Build(BuildTimes),
 }
+
+/// How many objects the largest part has.
+const CROWD: usize = 10_000;
 
 #[derive(Debug, Args)]
 pub(crate) struct Measured {
@@ -34,7 +40,7 @@ pub(crate) struct Measured {
     #[arg(long, requires = "only")]
     alone: bool,
     /// So many objects with one pod each are measured once, after all else; none if 0
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = CROWD)]
     crowd: usize,
 }
 
@@ -46,7 +52,7 @@ pub(crate) struct Sizes {
     /// Short loads and small numbers, for a look: the report goes to the build folder
     #[arg(long)]
     quick: bool,
-    /// Only see that everything still works: one short run of unoptimised builds, no report
+    /// Only see that everything still works: one short run of unoptimized builds, no report
     #[arg(long, conflicts_with = "runs")]
     check: bool,
 }
@@ -56,39 +62,68 @@ pub(crate) fn run(task: &Task) -> anyhow::Result<ExitCode> {
     let mut bench = match task {
         Task::Runtime(sizes) => runtime(sizes)?,
         Task::Operator(measured) => operator(measured)?,
+        Task::Build(rows) => return build_times::run(rows),
     };
     workspace::run(&mut bench).map(|()| ExitCode::SUCCESS)
 }
 
+/// One short run that only shows that everything still works, of programs that are built already.
+pub(crate) fn check(what: Subject) -> Command {
+    let sizes = Sizes { runs: None, quick: false, check: true };
+    match what {
+        Subject::Runtime => measure_runtime(&sizes, &unoptimized().join("agent-runtime"), &unoptimized()),
+        Subject::Operator => {
+            measure_operator(&Measured { sizes, only: None, alone: false, crowd: CROWD }, &unoptimized())
+        }
+    }
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Runtime,
+    Operator,
+}
+
 fn runtime(sizes: &Sizes) -> anyhow::Result<Command> {
-    let (binary, measuring) = if sizes.check {
-        let built = unoptimised("agent-runtime")?;
-        (built.join("agent-runtime"), built)
-    } else {
-        // What is published is what is measured.
-        let binary = images::binary("agent-runtime")?;
-        workspace::run(workspace::cargo().args(["build", "--release", "--package", "bench"]))?;
-        (binary, workspace::target().join("release"))
-    };
+    if sizes.check {
+        workspace::run(&mut workspace::build(&["agent-runtime", "bench"]))?;
+        return Ok(check(Subject::Runtime));
+    }
+    // What is published is what is measured.
+    let binary = images::binary("agent-runtime")?;
+    workspace::run(workspace::cargo().args(["build", "--release", "--package", "bench"]))?;
+    Ok(measure_runtime(sizes, &binary, &workspace::target().join("release")))
+}
+
+fn operator(measured: &Measured) -> anyhow::Result<Command> {
+    if measured.sizes.check {
+        workspace::run(&mut workspace::build(&["agentruntime-operator", "bench"]))?;
+        return Ok(measure_operator(measured, &unoptimized()));
+    }
+    let mut build = workspace::cargo();
+    build.args(["build", "--profile", "simulation", "--package", "operator", "--package", "bench"]);
+    workspace::run(&mut build)?;
+    Ok(measure_operator(measured, &workspace::target().join("simulation")))
+}
+
+/// Where the programs of the tests are.
+fn unoptimized() -> PathBuf {
+    workspace::target().join("debug")
+}
+
+fn measure_runtime(sizes: &Sizes, binary: &Path, measuring: &Path) -> Command {
     let mut bench = workspace::command(&measuring.join("bench").to_string_lossy());
     bench.arg("runtime").arg("--binary").arg(binary);
     bench.arg("--peer").arg(workspace::root().join("bench/peers/fastapi"));
     bench.arg("--folder").arg(workspace::target().join("bench/data"));
     sized(&mut bench, sizes, 5);
     reported(&mut bench, sizes, "BENCHMARKS.md");
-    Ok(bench)
+    bench
 }
 
-fn operator(measured: &Measured) -> anyhow::Result<Command> {
+fn measure_operator(measured: &Measured, built: &Path) -> Command {
     let Measured { sizes, only, alone, crowd } = measured;
-    let built = if sizes.check {
-        unoptimised("agentruntime-operator")?
-    } else {
-        let mut build = workspace::cargo();
-        build.args(["build", "--profile", "simulation", "--package", "operator", "--package", "bench"]);
-        workspace::run(&mut build)?;
-        workspace::target().join("simulation")
-    };
     let mut bench = workspace::command(&built.join("bench").to_string_lossy());
     bench.arg("operator").arg("--binary").arg(built.join("agentruntime-operator"));
     bench.arg("--peers").arg(workspace::root().join("bench/peers"));
@@ -99,13 +134,7 @@ fn operator(measured: &Measured) -> anyhow::Result<Command> {
         Some(part) => drop(bench.args(["--only", part]).args(alone.then_some("--alone"))),
         None => reported(&mut bench, sizes, "BENCHMARKS_OPERATOR.md"),
     }
-    Ok(bench)
-}
-
-/// Builds a program and what measures it. Gives the folder of both.
-fn unoptimised(program: &str) -> anyhow::Result<PathBuf> {
-    workspace::run(&mut workspace::build(&[program, "bench"]))?;
-    Ok(workspace::target().join("debug"))
+    bench
 }
 
 fn sized(bench: &mut Command, sizes: &Sizes, runs: u16) {

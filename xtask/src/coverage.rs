@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
-use serde_json::Value;
 
 use crate::workspace;
 
@@ -55,22 +54,28 @@ impl Coverage {
         Ok(Self { folder, tools })
     }
 
-    /// Lets a command of cargo's build and run what counts; processes of one program count into one file.
+    /// Lets a command of cargo's build what counts.
     pub(crate) fn instrument(&self, command: &mut Command) {
         command.env("RUSTC_WORKSPACE_WRAPPER", self.folder.join("rustc"));
+        self.count(command);
+    }
+
+    /// Lets a program count; processes of one program count into one file.
+    pub(crate) fn count(&self, command: &mut Command) {
         command.env("LLVM_PROFILE_FILE", self.folder.join("counts/%m%c.profraw"));
     }
 
     /// Adds up, prints a line for each crate, and leaves `lcov.info` for editors. Gives the crates of which fewer lines
-    /// have run than are let through, and names the files that miss most.
-    pub(crate) fn report(&self) -> anyhow::Result<Vec<&'static str>> {
+    /// have run than are let through, and names the files that miss most. `programs` are all that may have counted:
+    /// they know which counter is which line.
+    pub(crate) fn report<'a>(&self, programs: impl Iterator<Item = &'a Path>) -> anyhow::Result<Vec<&'static str>> {
         let merged = self.folder.join("all.profdata");
         let mut merge = Command::new(self.tools.join("llvm-profdata"));
         merge.args(["merge", "--sparse", "--failure-mode=all", "-o"]).arg(&merged);
         workspace::run(merge.arg(self.folder.join("counts")))?;
         let mut export = Command::new(self.tools.join("llvm-cov"));
         export.args(["export", "--format=lcov", "--instr-profile"]).arg(&merged);
-        for (index, program) in self.programs()?.iter().enumerate() {
+        for (index, program) in programs.collect::<BTreeSet<_>>().into_iter().enumerate() {
             // The first of them is an argument without a name.
             export.args((index > 0).then_some("--object")).arg(program);
         }
@@ -79,17 +84,6 @@ impl Coverage {
         let files = read(&lcov).into_iter().filter(|(path, _)| !is_test(path)).map(without_tests);
         let files: BTreeMap<PathBuf, Lines> = files.collect::<anyhow::Result<_>>()?;
         Ok(CRATES.into_iter().filter(|name| tell(name, &files) < LEAST).collect())
-    }
-
-    /// All programs that may have counted: they know which counter is which line.
-    fn programs(&self) -> anyhow::Result<BTreeSet<PathBuf>> {
-        let mut cargo = workspace::cargo();
-        cargo.args(["build", "--workspace", "--bins", "--tests", "--quiet", "--message-format=json"]);
-        self.instrument(&mut cargo);
-        let messages = workspace::read(&mut cargo)?;
-        let messages: Vec<Value> = messages.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        let program = |message: &Value| message.get("executable")?.as_str().map(PathBuf::from);
-        Ok(messages.iter().filter_map(program).collect())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Owns the task `demo`: the whole product on a real cluster, step by step, with the commands that a user would type.
 
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,9 +10,11 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::build_times::PAUSED;
 use crate::cluster::Up;
+use crate::images::{Build, Profile};
 use crate::progress::Terminal;
-use crate::{images, release, workspace};
+use crate::{chart, images, workspace};
 
 /// No step waits longer.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -35,11 +38,19 @@ pub(crate) fn run(task: &Demo) -> anyhow::Result<ExitCode> {
             "It needs root and Go, and installs containerd, runc, CNI plugins and buildah from Debian if they are missing."
         );
     }
-    let cluster = Cluster::up(&target, &Terminal::new())?;
+    if target == Target::Host && !rustix::process::geteuid().is_root() {
+        bail!("the cluster on this machine needs root; use --kind or --context NAME without");
+    }
+    let terminal = Terminal::new();
+    // What one of them leaves idle, while it links or waits for the network, the other takes.
+    let build = Build::start(Profile::Quick)?;
+    let cluster = Cluster::up(&target, &terminal)?;
+    let binaries = build.wait(&terminal)?;
     let stage = Stage { cluster };
-    stage.install()?;
+    stage.install(&binaries)?;
     stage.apply()?;
     stage.pause()?;
+    println!("{PAUSED} {:.0} s after the start.", begun.elapsed().as_secs_f32());
     stage.resume()?;
     stage.update()?;
     stage.stop()?;
@@ -57,11 +68,11 @@ struct Stage {
 }
 
 impl Stage {
-    fn install(&self) -> anyhow::Result<()> {
-        title("Build the images and install the chart");
-        let images = images::load(&self.cluster)?;
-        shown("helm", &release::install_arguments(&images).iter().map(String::as_str).collect::<Vec<_>>());
-        release::install(&self.cluster, &images)?;
+    fn install(&self, binaries: &[PathBuf]) -> anyhow::Result<()> {
+        title("Load the images and install the chart");
+        let images = images::load(&self.cluster, binaries)?;
+        shown("helm", &chart::install_arguments(&images).iter().map(String::as_str).collect::<Vec<_>>());
+        chart::install(&self.cluster, &images)?;
         let site = site(&images.tag);
         self.apply_object(&site)?;
         self.quietly(&["rollout", "status", "deployment/sample-site", "--timeout=120s"]).map(drop)

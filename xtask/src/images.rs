@@ -1,17 +1,18 @@
 //! Owns the images: static binaries built on this machine, packed by the Dockerfile, loaded into the cluster.
+//!
+//! The demo and the tests build them with the profile `quick`; `cargo xtask release` builds what is published.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use cluster::Cluster;
+use cluster::{Cluster, Event, Progress};
 use sha2::{Digest as _, Sha256};
 
 use crate::workspace;
-
-/// The largest image that is let through, in bytes.
-const MAX_BYTES: u64 = 30 * 1000 * 1000;
 
 /// An image of the Dockerfile, or of the tests.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Recipe {
     stage: &'static str,
     file: &'static str,
     package: &'static str,
-    binary: &'static str,
+    pub(crate) binary: &'static str,
 }
 
 const RECIPES: [Recipe; 4] = [
@@ -49,18 +50,31 @@ pub(crate) struct Images {
     pub(crate) tag: String,
 }
 
-/// Builds the images and loads them into the cluster.
-pub(crate) fn load(cluster: &Cluster) -> anyhow::Result<Images> {
-    let binaries = build()?;
+/// How the binaries of the images are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Without link-time optimization and in many codegen units: for the demo and the tests.
+    Quick,
+    /// As published.
+    Release,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quick => "quick",
+            Self::Release => "release",
+        }
+    }
+}
+
+/// Packs binaries that were built and loads the images into the cluster.
+pub(crate) fn load(cluster: &Cluster, binaries: &[PathBuf]) -> anyhow::Result<Images> {
     let dist = workspace::root().join("dist");
     fs::create_dir_all(&dist)?;
     let mut hash = Sha256::new();
-    for (recipe, binary) in RECIPES.iter().zip(&binaries) {
-        let bytes = fs::read(binary).with_context(|| binary.display().to_string())?;
-        if u64::try_from(bytes.len())? > MAX_BYTES {
-            bail!("{} has {} bytes, more than {MAX_BYTES}", recipe.name, bytes.len());
-        }
-        hash.update(&bytes);
+    for (recipe, binary) in RECIPES.iter().zip(binaries) {
+        hash.update(fs::read(binary).with_context(|| binary.display().to_string())?);
         hash.update(fs::read(workspace::root().join(recipe.file))?);
         fs::copy(binary, dist.join(recipe.binary))?;
     }
@@ -77,7 +91,7 @@ pub(crate) fn load(cluster: &Cluster) -> anyhow::Result<Images> {
 }
 
 /// The flags of a published binary: it is static, and what its start has to relocate is a bit for each word and not 24
-/// bytes, which were 1.5 MB of the runtime's memory. The Dockerfile and the release's workflow have the same.
+/// bytes, which were 1.5 MB of the runtime's memory. The Dockerfile has the same.
 pub(crate) const FLAGS: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
 
 /// The images that are published.
@@ -85,30 +99,89 @@ pub(crate) fn published() -> impl Iterator<Item = Recipe> {
     RECIPES.into_iter().filter(|recipe| recipe.file == "Dockerfile")
 }
 
-/// Builds the binaries of the images.
-pub(crate) fn build() -> anyhow::Result<Vec<PathBuf>> {
-    build_in(&workspace::target(), FLAGS)
+/// Builds the binaries of the images, in the order of the recipes.
+pub(crate) fn build(profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
+    workspace::run(&mut compile(profile, &workspace::target(), FLAGS))?;
+    Ok(built(profile, &workspace::target()))
 }
 
-/// Builds them, and gives the one of this name.
+/// A build of the binaries beside other work. One that is not waited for is ended.
+#[derive(Debug)]
+pub(crate) struct Build {
+    cargo: Child,
+    profile: Profile,
+    log: PathBuf,
+}
+
+impl Build {
+    /// Starts cargo, with its output in a file.
+    pub(crate) fn start(profile: Profile) -> anyhow::Result<Self> {
+        let target = workspace::target();
+        fs::create_dir_all(&target).with_context(|| target.display().to_string())?;
+        let log = target.join("images.log");
+        let output = File::create(&log).with_context(|| log.display().to_string())?;
+        let mut cargo = compile(profile, &target, FLAGS);
+        cargo.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        Ok(Self { cargo: cargo.spawn().context("cargo cannot be started")?, profile, log })
+    }
+
+    /// Waits for the binaries, in the order of the recipes, and reports what is being compiled.
+    pub(crate) fn wait(mut self, progress: &dyn Progress) -> anyhow::Result<Vec<PathBuf>> {
+        const STEP: &str = "build the images' binaries";
+        progress.report(Event::Begin { step: STEP });
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.cargo.try_wait()? {
+                break status;
+            }
+            thread::sleep(Duration::from_millis(250));
+            progress.report(Event::Tick { step: STEP, elapsed: begun.elapsed(), detail: &cluster::tail(&self.log, 1) });
+        };
+        if !status.success() {
+            progress.report(Event::Failed { step: STEP });
+            bail!("the binaries do not build:\n{}\nall of it: {}", cluster::quote(&self.log), self.log.display());
+        }
+        progress.report(Event::End { step: STEP, took: begun.elapsed() });
+        Ok(built(self.profile, &workspace::target()))
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // Nothing is left to end once it has been waited for.
+        let _ = self.cargo.kill().and_then(|()| self.cargo.wait());
+    }
+}
+
+/// Builds the published binaries, and gives the one of this name.
 pub(crate) fn binary(name: &str) -> anyhow::Result<PathBuf> {
-    let built = RECIPES.iter().zip(build()?).find(|(recipe, _)| recipe.binary == name);
+    let built = RECIPES.iter().zip(build(Profile::Release)?).find(|(recipe, _)| recipe.binary == name);
     built.map(|(_, path)| path).with_context(|| format!("no image has a binary {name}"))
 }
 
-/// Builds them in a folder, with these flags.
-pub(crate) fn build_in(folder: &Path, flags: &str) -> anyhow::Result<Vec<PathBuf>> {
-    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
-    eprintln!("building the release binaries; the first time takes some minutes");
+/// The command that builds them in a folder, with these flags.
+pub(crate) fn compile(profile: Profile, folder: &Path, flags: &str) -> Command {
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--target", &target]).arg("--target-dir").arg(folder);
+    cargo.args(["build", "--profile", profile.name(), "--target", &triple()]).arg("--target-dir").arg(folder);
     for recipe in RECIPES {
         cargo.args(["--package", recipe.package]);
     }
+    if profile == Profile::Release {
+        cargo.arg("--locked");
+    }
     // With a target, the flag is for the product alone: build scripts and macros cannot be static.
-    workspace::run(cargo.env("RUSTFLAGS", flags))?;
-    let folder = folder.join(target).join("release");
-    Ok(RECIPES.iter().map(|recipe| folder.join(recipe.binary)).collect())
+    cargo.env("RUSTFLAGS", flags);
+    cargo
+}
+
+/// Where [`compile`] leaves them.
+pub(crate) fn built(profile: Profile, folder: &Path) -> Vec<PathBuf> {
+    let folder = folder.join(triple()).join(profile.name());
+    RECIPES.iter().map(|recipe| folder.join(recipe.binary)).collect()
+}
+
+fn triple() -> String {
+    format!("{}-unknown-linux-gnu", std::env::consts::ARCH)
 }
 
 /// Packs one image from binaries in `dist`, which stand in for the stage that builds them.
@@ -157,10 +230,20 @@ mod tests {
     }
 
     #[test]
-    fn whoever_builds_the_images_builds_what_the_tests_ran() {
-        for file in ["Dockerfile", ".github/workflows/release.yaml"] {
-            let text = fs::read_to_string(workspace::root().join(file)).unwrap();
-            assert!(text.contains(&format!("RUSTFLAGS=\"{FLAGS}\"")), "{file} has other flags");
-        }
+    fn dockerfile_builds_with_the_flags_of_the_tests() {
+        let text = fs::read_to_string(workspace::root().join("Dockerfile")).unwrap();
+        assert!(text.contains(&format!("RUSTFLAGS=\"{FLAGS}\"")), "the Dockerfile has other flags");
+    }
+
+    #[test]
+    fn published_binaries_are_built_from_the_lock_file() {
+        let locked = |profile| compile(profile, Path::new("/t"), FLAGS).get_args().any(|word| word == "--locked");
+        assert!(locked(Profile::Release) && !locked(Profile::Quick));
+    }
+
+    #[test]
+    fn release_workflow_builds_by_the_release_task() {
+        let text = fs::read_to_string(workspace::root().join(".github/workflows/release.yaml")).unwrap();
+        assert!(text.contains("cargo xtask release") && !text.contains("cargo build"), "{text}");
     }
 }

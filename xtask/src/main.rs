@@ -1,23 +1,23 @@
 //! The project's own tasks, run as `cargo xtask`.
 
-mod api;
 mod bench;
 mod book;
+mod build_times;
+mod chart;
 mod cluster;
 mod coverage;
 mod crd;
 mod debian;
 mod demo;
+mod disk;
 mod dist;
 mod faults;
 mod fuzz;
-mod gate;
 mod images;
 mod mutants;
 mod progress;
 mod release;
 mod reproduce;
-mod room;
 mod sbom;
 mod test;
 mod workspace;
@@ -60,19 +60,21 @@ enum Task {
     Dist(dist::Dist),
     /// Build the documents as a book, with mdbook, and follow its links
     Book,
-    /// Write what the binaries are made of: an SBOM of each and a list of licences, into dist/sbom
+    /// Write what the binaries are made of: an SBOM of each and a list of licenses, into dist/sbom
     Sbom,
     /// Pack each image twice and compare the digests; with --compile, build the binaries twice too
     Reproduce(reproduce::Reproduce),
     /// Build the images, load them into the cluster that is up and install the chart
     Install,
+    /// Build the binaries that are published, with the profile of the release, into dist/release
+    Release,
 }
 
 fn install() -> anyhow::Result<ExitCode> {
     let cluster = ::cluster::Cluster::attach()?;
-    let images = images::load(&cluster)?;
-    release::install(&cluster, &images)?;
-    println!("installed {} with images {}", release::RELEASE, images.tag);
+    let images = images::load(&cluster, &images::build(images::Profile::Quick)?)?;
+    chart::install(&cluster, &images)?;
+    println!("installed {} with images {}", chart::RELEASE, images.tag);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         Task::Sbom => sbom::run(),
         Task::Reproduce(task) => reproduce::run(&task),
         Task::Install => install(),
+        Task::Release => release::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -1,25 +1,28 @@
-//! Owns the installation of the chart into a cluster.
+//! Owns the task `release`: the binaries that are published, in `dist/release`.
 
-use cluster::Cluster;
+use std::fs;
+use std::process::ExitCode;
 
-use crate::images::Images;
+use anyhow::{Context as _, ensure};
+
+use crate::images::{self, Profile};
 use crate::workspace;
 
-/// The release's name and namespace.
-pub(crate) const RELEASE: &str = "agentruntime-operator";
-pub(crate) const NAMESPACE: &str = "agentruntime-system";
+/// Where the binaries are left.
+const FOLDER: &str = "dist/release";
 
-/// The command that a user would type, with the images of this checkout.
-pub(crate) fn install_arguments(images: &Images) -> Vec<String> {
-    let tag = &images.tag;
-    let words = ["upgrade", "--install", RELEASE, "charts/agentruntime-operator", "--namespace", NAMESPACE];
-    let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend(["--create-namespace", "--wait", "--timeout", "120s"].map(str::to_owned));
-    arguments.extend(["image", "runtimeImage", "dashboard.image"].map(|image| format!("--set={image}.tag={tag}")));
-    arguments
-}
+/// The largest published binary, in bytes; an image is its binary.
+const MAX_BYTES: u64 = 30 * 1000 * 1000;
 
-/// Installs or upgrades the operator and waits until it is ready.
-pub(crate) fn install(cluster: &Cluster, images: &Images) -> anyhow::Result<()> {
-    workspace::read(cluster.helm().current_dir(workspace::root()).args(install_arguments(images))).map(drop)
+/// Builds with the profile `release` and copies the published binaries.
+pub(crate) fn run() -> anyhow::Result<ExitCode> {
+    let folder = workspace::root().join(FOLDER);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for (recipe, binary) in images::published().zip(images::build(Profile::Release)?) {
+        let bytes = fs::metadata(&binary).with_context(|| binary.display().to_string())?.len();
+        ensure!(bytes <= MAX_BYTES, "{} has {bytes} bytes, more than {MAX_BYTES}", recipe.name);
+        fs::copy(&binary, folder.join(recipe.binary)).with_context(|| binary.display().to_string())?;
+        println!("wrote {FOLDER}/{} ({bytes} bytes)", recipe.binary);
+    }
+    Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::images::Profile;
 use crate::{images, workspace};
 
 #[derive(Debug, Args)]
@@ -20,7 +21,7 @@ pub(crate) struct Reproduce {
 
 /// Compares, and fails with the name of what differs.
 pub(crate) fn run(task: &Reproduce) -> anyhow::Result<ExitCode> {
-    let binaries = if task.compile { compiled_twice()? } else { images::build()? };
+    let binaries = if task.compile { compiled_twice()? } else { images::build(Profile::Quick)? };
     for recipe in images::published() {
         let [first, second] = ["a", "b"].map(|name| digest(&recipe, &binaries, name));
         let (first, second) = (first?, second?);
@@ -42,7 +43,8 @@ fn compiled_twice() -> anyhow::Result<Vec<PathBuf>> {
             fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
         let flags = remapped(&folder);
-        builds.push(images::build_in(&folder, &flags)?);
+        workspace::run(&mut images::compile(Profile::Release, &folder, &flags))?;
+        builds.push(images::built(Profile::Release, &folder));
     }
     for (first, second) in builds.iter().flat_map(|build| build.iter()).zip(builds.iter().skip(1).flatten()) {
         let (one, two) = (sum(first)?, sum(second)?);

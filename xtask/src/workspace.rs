@@ -74,3 +74,21 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever runs a task waits for its compilation first.
+    #[test]
+    fn xtask_depends_on_no_kubernetes_types() {
+        let mut tree = cargo();
+        tree.args(["tree", "--package", "xtask", "--edges", "normal,build", "--prefix", "none", "--locked"]);
+        let tree = read(&mut tree).unwrap();
+        let names: Vec<&str> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert!(names.contains(&"clap"), "{tree}");
+        for heavy in ["kube", "kube-core", "k8s-openapi", "crds"] {
+            assert!(!names.contains(&heavy), "{heavy} takes minutes to compile:\n{tree}");
+        }
+    }
+}
