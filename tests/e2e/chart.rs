@@ -72,6 +72,8 @@ fn an_upgrade_from_the_release_before_and_a_rollback_disturb_no_agent() {
     let tags = tags();
     helm(&["--namespace", SYSTEM, "uninstall", RELEASE, "--wait", "--timeout", "60s"]).unwrap();
     let mut arguments = vec!["--namespace", SYSTEM, "install", RELEASE, PREVIOUS, &tags[0], &tags[1]];
+    // Another test changes a field of a definition by hand, which is the field of kubectl from then on.
+    arguments.push("--force-conflicts");
     arguments.extend(WAIT);
     helm(&arguments).unwrap();
     space.start(&runtime("runs", 1, &json!({})));

@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod admission;
+mod api;
 mod boot;
 mod browser;
 mod chart;

@@ -4,13 +4,14 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{LazyLock, Once, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{LazyLock, Once};
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, Signal};
 use serde_json::{Value, json};
 
-use crate::statuses;
+use crate::admission::Admission;
+use crate::{api, statuses};
 
 /// No test waits longer for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -19,27 +20,15 @@ pub(crate) const SYSTEM: &str = "agentruntime-system";
 pub(crate) const RELEASE: &str = "agentruntime-operator";
 
 static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| Cluster::attach().expect("a cluster: cargo xtask cluster up"));
-/// Held for writing by tests that take the operator away.
-static OPERATOR: RwLock<()> = RwLock::new(());
 static SITE: Once = Once::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
-
-/// Keeps the operator as it is, or for oneself.
-pub(crate) enum Hold {
-    Shared {
-        _guard: RwLockReadGuard<'static, ()>,
-    },
-    Alone {
-        _guard: RwLockWriteGuard<'static, ()>,
-    },
-    /// Another space of the same test keeps it.
-    Beside,
-}
 
 /// A namespace that goes with the test.
 pub(crate) struct Space {
     pub(crate) name: String,
-    _hold: Hold,
+    test: String,
+    admitted: Instant,
+    admission: Admission,
 }
 
 pub(crate) fn cluster() -> &'static Cluster {
@@ -49,24 +38,25 @@ pub(crate) fn cluster() -> &'static Cluster {
 impl Space {
     /// A test that needs the operator.
     pub(crate) fn new(test: &str) -> Self {
-        Self::with(test, Hold::Shared { _guard: OPERATOR.read().unwrap_or_else(std::sync::PoisonError::into_inner) })
+        Self::with(test, Admission::shared())
     }
 
     /// Another namespace of the same test.
     pub(crate) fn beside(&self, test: &str) -> Self {
-        Self::with(test, Hold::Beside)
+        Self::with(test, Admission::Beside)
     }
 
     /// A test that takes the operator away.
     pub(crate) fn alone(test: &str) -> Self {
-        Self::with(test, Hold::Alone { _guard: OPERATOR.write().unwrap_or_else(std::sync::PoisonError::into_inner) })
+        Self::with(test, Admission::alone())
     }
 
-    fn with(test: &str, hold: Hold) -> Self {
+    fn with(test: &str, admission: Admission) -> Self {
+        let admitted = Instant::now();
         statuses::begin();
         let name = format!("e2e-{test}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         kubectl(&["create", "namespace", &name]);
-        Self { name, _hold: hold }
+        Self { name, test: test.to_owned(), admitted, admission }
     }
 
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
@@ -87,11 +77,15 @@ impl Space {
     }
 
     pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
-        serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap()
+        api::get(&self.name, kind, name)
+            .unwrap_or_else(|| serde_json::from_str(&self.kubectl(&["get", kind, name, "-o", "json"])).unwrap())
     }
 
     /// All objects of a kind, by a label selector.
     pub(crate) fn list(&self, kind: &str, selector: &str) -> Vec<Value> {
+        if let Some(items) = api::list(&self.name, kind, selector) {
+            return items;
+        }
         let text = self.kubectl(&["get", kind, "-l", selector, "-o", "json"]);
         let list: Value = serde_json::from_str(&text).unwrap();
         list["items"].as_array().unwrap().clone()
@@ -179,6 +173,10 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
+        if !matches!(self.admission, Admission::Beside) {
+            // The harness counts the wait for the admission too.
+            println!("took {:.1} s: e2e {}", self.admitted.elapsed().as_secs_f64(), self.test);
+        }
         // A failed test leaves its namespace for a look.
         if !std::thread::panicking() {
             statuses::check(&self.name);

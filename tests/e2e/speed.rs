@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::api::Proxy;
 use crate::space::{Space, cluster, condition, runtime};
 
 /// The audit log from here on.
@@ -56,7 +57,7 @@ fn a_transition_is_two_writes_and_an_idle_minute_none() {
         let audit = Audit::begin();
         space.patch("demo", &json!({ "desiredState": state }));
         space.wait("demo", word, |status| condition(status, "Ready") == ("True".to_owned(), word.to_owned()));
-        // Not a synchronisation: late writes would come in this time.
+        // Not a synchronization: late writes would come in this time.
         std::thread::sleep(Duration::from_secs(4));
         let (events, writes): (Vec<_>, Vec<_>) =
             audit.writes(&space).into_iter().partition(|write| write.contains(" events "));
@@ -168,52 +169,6 @@ fn eventually_quick(mut look: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !look() {
         assert!(begun.elapsed() < Duration::from_secs(60), "it was not acknowledged");
-    }
-}
-
-/// `kubectl proxy`, for requests without the start of a process.
-struct Proxy {
-    child: std::process::Child,
-    address: String,
-}
-
-impl Proxy {
-    fn start() -> Self {
-        let mut child =
-            cluster().kubectl().args(["proxy", "--port=0"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit(' ').next().unwrap().to_owned();
-        Self { child, address }
-    }
-
-    fn get(&self, path: &str) -> Value {
-        self.call("GET", path, "")
-    }
-
-    fn patch(&self, path: &str, body: &Value) -> Value {
-        self.call("PATCH", path, &body.to_string())
-    }
-
-    fn call(&self, method: &str, path: &str, body: &str) -> Value {
-        use std::io::{Read as _, Write as _};
-        let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/merge-patch+json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 

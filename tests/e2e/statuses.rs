@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::api;
 use crate::space::{attempt, cluster, condition, eventually, probe};
 
 /// A pod that does not answer within this time says nothing.
@@ -40,9 +41,7 @@ pub(crate) fn begin() {
 
 /// Waits until everything written so far in a namespace has been looked at, and fails if anything was wrong.
 pub(crate) fn check(namespace: &str) {
-    let list = attempt(&["-n", namespace, "get", "agentruntimes", "-o", "json"], None).unwrap();
-    let list: Value = serde_json::from_str(&list).unwrap();
-    for object in list["items"].as_array().unwrap() {
+    for object in &api::list(namespace, "agentruntimes", "").unwrap() {
         let key = (namespace.to_owned(), text(&object["metadata"]["name"]));
         let version = version(object);
         eventually(
@@ -59,7 +58,7 @@ pub(crate) fn check(namespace: &str) {
 }
 
 /// The same program, which ends with this process: one that watches would stay behind and hold what it was given.
-fn bound(program: &Command) -> Command {
+pub(crate) fn bound(program: &Command) -> Command {
     let mut bound = Command::new("setpriv");
     bound.args(["--pdeathsig", "TERM"]).arg(program.get_program()).args(program.get_args());
     bound.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -77,7 +76,7 @@ fn follow() {
             look(&event["object"], event["type"].as_str().unwrap_or_default());
         }
         let _ = child.wait();
-        // Not a synchronisation: while there is no definition, every attempt ends at once.
+        // Not a synchronization: while there is no definition, every attempt ends at once.
         std::thread::sleep(Duration::from_millis(200));
     }
 }
