@@ -118,3 +118,41 @@ fn every_path_in_the_map_of_the_code_exists() {
     }
     assert!(count > 20, "{count} paths");
 }
+
+/// Test programs that `cargo test --workspace` leaves out, with the reason.
+const LEFT_OUT: [(&str, &str); 3] = [
+    ("chart", "builds Helm and the linters with Go"),
+    ("e2e", "needs the cluster of `cargo xtask cluster up`"),
+    ("faults", "needs an API server, which `cargo xtask faults` builds with Go"),
+];
+
+#[test]
+fn programs_left_out_of_a_plain_run_are_named() {
+    use std::io::Write as _;
+    let manifests = read(&root().join("tests/Cargo.toml")) + &read(&root().join("tests/faults/Cargo.toml"));
+    let targets = manifests.split("[[test]]\n").skip(1).filter(|target| target.contains("\ntest = false"));
+    let mut names: Vec<&str> = targets.filter_map(|target| target.split('"').nth(1)).collect();
+    names.sort_unstable();
+    assert_eq!(names, LEFT_OUT.map(|(name, _)| name));
+    let contributing = read(&root().join("CONTRIBUTING.md"));
+    for (name, reason) in LEFT_OUT {
+        assert!(contributing.contains(&format!("--test {name}")), "CONTRIBUTING.md says how to run {name}");
+        if std::env::var_os("HIVE_ALL_TESTS").is_none() {
+            // Written past the harness, which shows nothing of a test that passes.
+            writeln!(std::io::stderr(), "skipped: the tests of {name}: {reason}").unwrap();
+        }
+    }
+}
+
+/// `cargo xtask test` runs test programs, and so no tests in comments.
+#[test]
+fn doc_comments_hold_no_code_to_test() {
+    let listed = std::process::Command::new("git").current_dir(root()).args(["ls-files", "*.rs"]).output().unwrap();
+    let files = String::from_utf8(listed.stdout).unwrap();
+    let fenced = |file: &&str| {
+        let text = read(&root().join(file));
+        text.lines().map(str::trim_start).any(|line| line.starts_with("/// ```") || line.starts_with("//! ```"))
+    };
+    let found: Vec<&str> = files.lines().filter(|file| root().join(file).exists()).filter(fenced).collect();
+    assert!(files.lines().count() > 100 && found.is_empty(), "{found:?}");
+}
