@@ -53,8 +53,9 @@ fn what_somebody_deletes_or_changes_is_put_back() {
     let named = |kind: &str, name: &str| list(kind).iter().any(|object| object["metadata"]["name"] == name);
     eventually("the children are back", || named("services", "demo") && named("configmaps", "demo-boot"), String::new);
     eventually("one pod again", || list("deployments")[0]["spec"]["replicas"] == 1, String::new);
-    let ready = space.ready("demo");
-    assert!(ready["status"]["epoch"].as_i64() > Some(1), "above everything that a pod may have seen");
+    space.wait("demo", "Ready above everything that a pod may have seen", |status| {
+        condition(status, "Ready").0 == "True" && status["epoch"].as_i64() > Some(1)
+    });
     // A restart by hand changes a field that is not ours: it goes through, and does not keep us from Ready.
     space.kubectl(&["rollout", "restart", "deployment/demo"]);
     space.kubectl(&["rollout", "status", "deployment/demo", "--timeout=90s"]);

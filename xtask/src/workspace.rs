@@ -79,7 +79,7 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
 mod tests {
     use super::*;
 
-    /// Whoever runs a task waits for its compilation first.
+    /// Every task waits for xtask to compile.
     #[test]
     fn xtask_depends_on_no_kubernetes_types() {
         let mut tree = cargo();

@@ -92,7 +92,7 @@ fn hold_against_releases() -> anyhow::Result<()> {
         bail!(
             "this breaks those who use a released version:\n  {}\nAdd a version of the API instead \
              (docs/VERSIONING.md). If the version named has not been released yet, `cargo xtask crd --release` \
-             notes its definitions anew.",
+             records its definitions again.",
             found.join("\n  ")
         );
     }
