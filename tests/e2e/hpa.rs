@@ -26,7 +26,7 @@ impl Metrics {
         let kubeconfig = cluster().kubeconfig();
         let mut command = Command::new(program);
         for flag in ["--kubeconfig", "--authentication-kubeconfig", "--authorization-kubeconfig"] {
-            command.arg(flag).arg(&kubeconfig);
+            command.arg(flag).arg(kubeconfig);
         }
         command.args([
             "--bind-address",

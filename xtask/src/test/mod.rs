@@ -169,8 +169,14 @@ impl Session<'_> {
     /// Adds what nothing else needs, once the test programs are built: cargo's lock is free from then on.
     fn compile_only<'scope>(&'scope self, background: &Background<'scope>) {
         background.add(&self.report, "clippy", || {
-            let clippy = ["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"];
-            logged("clippy", workspace::cargo().args(clippy))
+            // Test programs that a plain run leaves out are not among all targets.
+            let named: Vec<&str> = NAMED.iter().flat_map(|name| ["--test", name]).collect();
+            for (name, targets) in [("clippy", &["--all-targets"][..]), ("clippy-named", &named)] {
+                let mut clippy = workspace::cargo();
+                clippy.args(["clippy", "--workspace"]).args(targets).args(["--", "--deny", "warnings"]);
+                logged(name, &mut clippy)?;
+            }
+            Ok(())
         });
         for engine in ["argocd", "flux"] {
             let name = format!("the engine of {engine} on recorded states");
