@@ -8,14 +8,16 @@ use jiff::Timestamp;
 
 use crate::telemetry::Census;
 
-/// Counts. `oldest` is when the oldest answer came, `waiting` how many owners wait to be looked at.
+/// Counts. `oldest` is when the oldest answer came, `waiting` how many owners wait to be looked at, `illegible` how many
+/// objects cannot be decoded as a whole.
 pub(crate) fn take(
     runtimes: &[Arc<AgentRuntime>],
     oldest: Option<Timestamp>,
     waiting: usize,
+    illegible: usize,
     now: Timestamp,
 ) -> Census {
-    let mut census = Census { waiting, ..Census::default() };
+    let mut census = Census { waiting, illegible, ..Census::default() };
     for status in runtimes.iter().filter_map(|runtime| runtime.status.as_ref()) {
         let desired = status.desired_state.map_or("unknown", DesiredState::as_str);
         census.runtimes.push((desired, status.state.map_or("unknown", RuntimeState::as_str)));
@@ -46,13 +48,14 @@ mod tests {
         });
         let unvisited = AgentRuntime::new("new", AgentRuntimeSpec::default());
         let now = Timestamp::from_second(100).unwrap();
-        let census = take(&[Arc::new(runtime), Arc::new(unvisited)], Timestamp::from_second(60).ok(), 7, now);
+        let census = take(&[Arc::new(runtime), Arc::new(unvisited)], Timestamp::from_second(60).ok(), 7, 2, now);
         let expected = Census {
             runtimes: vec![("paused", "pausing")],
             diverged: 1,
             unacknowledged: 2,
             oldest_answer: Duration::from_secs(40),
             waiting: 7,
+            illegible: 2,
         };
         assert_eq!(census, expected);
     }

@@ -1,17 +1,15 @@
 //! Wires watches, plans and writes together. No rule lives here.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crds::AgentRuntime;
 use futures::StreamExt as _;
 use jiff::Timestamp;
+use kube::Client;
 use kube::api::Api;
-use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, reflector};
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Client, ResourceExt as _};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -25,15 +23,14 @@ use crate::fleet;
 use crate::fleet::known::Fleet;
 use crate::lease::Tenure;
 use crate::merged;
-use crate::observe::index::Owner;
+use crate::observe::decoded::{Decoded, note_undecodable};
 use crate::plan::Settings;
 use crate::queue::Queue;
 use crate::telemetry::Telemetry;
 use crate::watches::Watches;
 
-/// The pause after a failed reconcile; it doubles up to `BACKOFF_MAX`.
+/// The first pause after the key Secret could not be kept.
 const BACKOFF: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// How often the key Secret is read.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(10);
 
@@ -73,7 +70,6 @@ pub async fn run(
         exec,
     );
     let (announcer, mut publisher) = act::events::channel(&client);
-    let (runtimes, writer) = reflector::store();
     let context = Arc::new(Context {
         client: client.clone(),
         actor: Actor::new(client.clone(), announcer, tenure),
@@ -91,24 +87,27 @@ pub async fn run(
         memories: Mutex::default(),
         telemetry,
         fleet: Fleet::default(),
-        runtimes,
+        runtimes: Arc::default(),
+        safety: queue.clone(),
+        children: Queue::default(),
         report: Notify::new(),
     });
-    let (counted, waiting) = (Arc::clone(&context), queue.clone());
+    let counted = Arc::clone(&context);
     context.telemetry.take_census_by(Box::new(move || {
         let oldest = counted.dispatcher.oldest_answer();
-        census::take(&counted.runtimes(), oldest, waiting.depth(), Timestamp::now())
+        let illegible = counted.runtimes.illegible();
+        census::take(&counted.runtimes.all(), oldest, counted.safety.depth(), illegible, Timestamp::now())
     }));
     let gone = |pod: &str| context.dispatcher.forget(pod);
     let watches = async {
-        let runtimes = follow_runtimes(config, &context, writer, &queue);
+        let runtimes = follow_runtimes(config, &context, &queue);
         let children = context.watches.follow(&client, &config.watch_namespaces, &queue, gone);
         tokio::join!(runtimes, children, fleet::follow(config, &context, &queue), keep_keys(&context, &queue))
     };
-    let reconciling = reconcile_all(config, &context, &queue, &stop);
+    let reconciling = reconcile_all(config, &context, &stop);
     tokio::select! {
-        _ = watches => tracing::error!("a watch ended"),
-        () = publisher.run() => tracing::error!("nobody announces Events any more"),
+        _ = watches => tracing::error!("watches_ended"),
+        () = publisher.run() => tracing::error!("publisher_ended"),
         () = reconciling => {}
     }
     publisher.finish().await;
@@ -136,67 +135,45 @@ async fn keep_keys(context: &Context, queue: &Queue) {
     }
 }
 
-/// Follows the objects themselves; after their children, so that no boot file is at first newer than the spec beside it.
-async fn follow_runtimes(config: &Config, context: &Context, writer: Writer<AgentRuntime>, queue: &Queue) {
-    context.watches.synced().await;
-    let events = merged::watch::<AgentRuntime>(&context.client, &config.watch_namespaces, watcher::Config::default());
-    let mut events = std::pin::pin!(reflector(writer, events).default_backoff());
+/// Follows the objects themselves; after their boot files, so that none is at first newer than the spec beside it.
+async fn follow_runtimes(config: &Config, context: &Context, queue: &Queue) {
+    context.watches.safety_synced().await;
+    let config = (&config.watch_namespaces, watcher::Config::default());
+    let events = merged::watch::<Decoded<AgentRuntime>>(&context.client, config.0, config.1);
+    let mut events = std::pin::pin!(events.default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Apply(runtime)) => queue.wake(Owner::of(&runtime)),
-            // A list is shown as a whole, once it is complete.
-            Ok(Event::InitDone) => context.runtimes().iter().for_each(|runtime| queue.wake(Owner::of(runtime))),
-            Ok(Event::Init | Event::InitApply(_) | Event::Delete(_)) => {}
-            Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "a watch failed and is begun again"),
+            Ok(event) => {
+                if let Event::Apply(object) | Event::InitApply(object) = &event {
+                    note_undecodable("AgentRuntime", object);
+                }
+                let touched = context.runtimes.take_in(event, |owner| context.watches.has_pods(owner));
+                touched.into_iter().for_each(|owner| queue.wake(owner));
+            }
+            Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "watch_failed"),
         }
     }
 }
 
-async fn reconcile_all(config: &Config, context: &Arc<Context>, queue: &Queue, stop: &CancellationToken) {
+async fn reconcile_all(config: &Config, context: &Arc<Context>, stop: &CancellationToken) {
     // No plan from half a picture: a pod that is not seen yet might still be running.
     tokio::join!(
-        async {
-            // Its writer lives as long as the watches, which this future does not outlive.
-            let _ = context.runtimes.wait_until_ready().await;
-        },
-        context.watches.synced(),
+        context.runtimes.synced(),
+        context.watches.safety_synced(),
         // Read, or known to be unreadable: then nothing is loosened.
         context.fleet.settled(),
         // Nor one without keys: it would name none, and open every pod.
         context.keyring.ready()
     );
-    tracing::info!("the caches have synced");
-    queue.run(config.reconcile_concurrency.into(), stop, |owner| visit(owner, Arc::clone(context))).await;
-}
-
-/// Says when to come again; an object that is gone is not visited again.
-async fn visit(owner: Owner, context: Arc<Context>) -> Option<Duration> {
-    let runtime = context.runtimes.get(&ObjectRef::new(&owner.name).within(&owner.namespace))?;
-    let begun = Instant::now();
-    context.telemetry.begins();
-    let uid = runtime.uid().unwrap_or_default();
-    let (mut memory, mut sketch) = context.memories().remove(&uid).unwrap_or_default();
-    let outcome = context.converge(&owner, runtime, (&mut memory, &mut sketch)).await;
-    let failures = if outcome.is_ok() { 0 } else { memory.failures.saturating_add(1) };
-    memory.failures = failures;
-    memory.visited = Some(begun);
-    context.remember(uid, (memory, sketch));
-    context.telemetry.reconciled(outcome.as_ref().err().map(act::Error::label), begun.elapsed());
-    if !context.fleet.is_empty() {
-        context.report.notify_one();
-    }
-    Some(outcome.unwrap_or_else(|error| after_failure(&owner, &error, failures)))
-}
-
-/// A conflict is tried again at once with what the watch has brought since; all else backs off.
-fn after_failure(owner: &Owner, error: &act::Error, failures: u32) -> Duration {
-    match error {
-        act::Error::Conflict { .. } | act::Error::Deposed => {
-            tracing::debug!(name = owner.name, %error, "planned from an old picture")
+    tracing::info!("caches_synced");
+    let places = config.reconcile_concurrency.into();
+    let safety = context.safety.run(places, stop, |owner| Arc::clone(context).visit_safety(owner));
+    let children = async {
+        // A kind that cannot be listed keeps children as they are, and nothing else.
+        if stop.run_until_cancelled(context.watches.synced()).await.is_some() {
+            context.watches.owners().into_iter().for_each(|owner| context.safety.wake(owner));
+            context.children.run(places, stop, |owner| Arc::clone(context).visit_children(owner)).await;
         }
-        act::Error::Api { .. } | act::Error::Timeout { .. } | act::Error::Key { .. } | act::Error::Manifest { .. } => {
-            tracing::warn!(name = owner.name, %error, failures, "a write failed and is tried again");
-        }
-    }
-    act::backoff(BACKOFF, BACKOFF_MAX, failures)
+    };
+    tokio::join!(safety, children);
 }

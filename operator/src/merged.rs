@@ -7,7 +7,6 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -15,8 +14,7 @@ use serde::de::DeserializeOwned;
 /// Objects in one page of a list: large lists are not to stand in memory as a whole.
 const PAGE: u32 = 50;
 
-/// Watches a kind in these namespaces, or in all if none is given. Who owns which field is dropped: nobody here reads
-/// it, and it is most of an object.
+/// Watches a kind in these namespaces, or in all if none is given.
 pub(crate) fn watch<K>(
     client: &Client,
     namespaces: &[String],
@@ -25,16 +23,15 @@ pub(crate) fn watch<K>(
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let prune = |object: &mut K| object.meta_mut().managed_fields = None;
     let config = config.page_size(PAGE);
     match namespaces {
-        [] => return watcher(Api::<K>::all(client.clone()), config).modify(prune).boxed(),
-        [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).modify(prune).boxed(),
+        [] => return watcher(Api::<K>::all(client.clone()), config).boxed(),
+        [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).boxed(),
         [..] => {}
     }
     let each = namespaces.iter().map(|namespace| {
         let name = namespace.clone();
-        let events = watcher(Api::<K>::namespaced(client.clone(), namespace), config.clone()).modify(prune);
+        let events = watcher(Api::<K>::namespaced(client.clone(), namespace), config.clone());
         events.map(move |event| event.map(|event| (name.clone(), event))).boxed()
     });
     merge(stream::select_all(each), namespaces.len()).boxed()

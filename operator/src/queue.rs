@@ -1,5 +1,8 @@
 //! Which objects are to be visited, and when: each by one visit at a time, and no more at once than are allowed.
 //!
+//! Namespaces take turns, so that a thousand objects of one do not hold up another's, and objects whose last visit failed
+//! get a quarter of the places: each may hold its own until a deadline.
+//!
 //! kube's Controller does the same by a timer, which makes each visit wait for its tick: a millisecond or two for
 //! every change and every answer of a pod, which is a tenth of what a pause takes.
 
@@ -18,6 +21,17 @@ use crate::observe::index::Owner;
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// With nothing to wait for.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// When an object is visited again though nobody wakes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// Not before it is woken.
+    Never,
+    /// After this.
+    In(Duration),
+    /// After this, as the visit failed.
+    Failed(Duration),
+}
 
 /// The queue; its clones are the same one. It holds each name once, however often it is woken.
 #[derive(Clone, Debug, Default)]
@@ -41,19 +55,20 @@ impl Queue {
     /// Objects that wait for their turn.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.lock().waiting.len()
+        let agenda = self.lock();
+        agenda.well.len + agenda.sick.len
     }
 
-    /// Visits until `stop`, then waits for the visits under way. A visit says when to come again though nobody wakes
-    /// it; one that says nothing is the last until then.
+    /// Visits until `stop`, then waits for the visits under way.
     pub(crate) async fn run<V>(&self, concurrency: usize, stop: &CancellationToken, visit: impl Fn(Owner) -> V)
     where
-        V: Future<Output = Option<Duration>> + Send + 'static,
+        V: Future<Output = Again> + Send + 'static,
     {
         let mut visits = JoinSet::new();
         let mut visited = HashMap::new();
         loop {
-            let (turns, next) = self.lock().turns(Instant::now(), concurrency.saturating_sub(visits.len()));
+            let room = concurrency.saturating_sub(visits.len());
+            let (turns, next) = self.lock().turns(Instant::now(), room, concurrency.div_ceil(4));
             for owner in turns {
                 visited.insert(visits.spawn(visit(owner.clone())).id(), owner);
             }
@@ -67,13 +82,13 @@ impl Queue {
         while visits.join_next().await.is_some() {}
     }
 
-    fn end(&self, visited: &mut HashMap<task::Id, Owner>, ended: Result<(task::Id, Option<Duration>), JoinError>) {
+    fn end(&self, visited: &mut HashMap<task::Id, Owner>, ended: Result<(task::Id, Again), JoinError>) {
         let (id, again) = ended.unwrap_or_else(|error| {
-            tracing::error!(%error, "a visit ended in a panic, and is made again");
-            (error.id(), Some(AFTER_PANIC))
+            tracing::error!(%error, "visit_panicked");
+            (error.id(), Again::Failed(AFTER_PANIC))
         });
         if let Some(owner) = visited.remove(&id) {
-            self.lock().end(owner, again.map(|again| Instant::now() + again));
+            self.lock().end(owner, again, Instant::now());
         }
     }
 
@@ -85,8 +100,11 @@ impl Queue {
 /// Who waits, who is visited, and who is visited later.
 #[derive(Debug, Default)]
 struct Agenda {
-    /// In the order of their turns.
-    waiting: VecDeque<Owner>,
+    well: Waiting,
+    /// Those whose last visit failed.
+    sick: Waiting,
+    /// Visits under way to such.
+    sick_visits: usize,
     later: BTreeSet<(Instant, Owner)>,
     known: HashMap<Owner, Standing>,
 }
@@ -96,8 +114,42 @@ struct Standing {
     /// Woken since its last visit began.
     woken: bool,
     visited: bool,
+    /// Its last visit failed.
+    sick: bool,
     /// When it is visited though nobody wakes it.
     at: Option<Instant>,
+}
+
+/// Who waits: each namespace in turn, and within it who came first.
+#[derive(Debug, Default)]
+struct Waiting {
+    spaces: VecDeque<String>,
+    owners: HashMap<String, VecDeque<Owner>>,
+    len: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, owner: Owner) {
+        let owners = self.owners.entry(owner.namespace.clone()).or_default();
+        if owners.is_empty() {
+            self.spaces.push_back(owner.namespace.clone());
+        }
+        owners.push_back(owner);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<Owner> {
+        let space = self.spaces.pop_front()?;
+        let owners = self.owners.get_mut(&space)?;
+        let owner = owners.pop_front();
+        if owners.is_empty() {
+            self.owners.remove(&space);
+        } else {
+            self.spaces.push_back(space);
+        }
+        self.len = self.len.saturating_sub(usize::from(owner.is_some()));
+        owner
+    }
 }
 
 impl Agenda {
@@ -110,36 +162,57 @@ impl Agenda {
             self.later.remove(&(at, owner.clone()));
         }
         if !standing.visited {
-            self.waiting.push_back(owner);
+            let sick = standing.sick;
+            self.waits(owner, sick);
         }
     }
 
-    /// Who is visited now, at most so many, and when to look again though nobody is woken.
-    fn turns(&mut self, now: Instant, room: usize) -> (Vec<Owner>, Instant) {
+    fn waits(&mut self, owner: Owner, sick: bool) {
+        if sick { self.sick.push(owner) } else { self.well.push(owner) }
+    }
+
+    /// Who is visited now, at most so many, and of those that failed no more than a share; and when to look again though
+    /// nobody is woken.
+    fn turns(&mut self, now: Instant, room: usize, share: usize) -> (Vec<Owner>, Instant) {
         while let Some((_, owner)) = self.later.first().filter(|(at, _)| *at <= now) {
             let owner = owner.clone();
             self.wake(owner);
         }
-        let count = room.min(self.waiting.len());
-        let turns: Vec<Owner> = self.waiting.drain(..count).collect();
-        for owner in &turns {
-            if let Some(standing) = self.known.get_mut(owner) {
-                *standing = Standing { visited: true, ..Standing::default() };
+        let mut turns = Vec::new();
+        while turns.len() < room {
+            // The sick have their share even while others wait: they are to be mended too.
+            let (owner, sick) = match (self.sick_visits < share).then(|| self.sick.pop()).flatten() {
+                Some(owner) => (owner, true),
+                None => match self.well.pop() {
+                    Some(owner) => (owner, false),
+                    None => break,
+                },
+            };
+            self.sick_visits += usize::from(sick);
+            if let Some(standing) = self.known.get_mut(&owner) {
+                *standing = Standing { visited: true, sick, ..Standing::default() };
             }
+            turns.push(owner);
         }
         (turns, self.later.first().map_or(now + LONG, |(at, _)| *at))
     }
 
-    fn end(&mut self, owner: Owner, again: Option<Instant>) {
+    fn end(&mut self, owner: Owner, again: Again, now: Instant) {
         let Some(standing) = self.known.get_mut(&owner) else { return };
+        self.sick_visits -= usize::from(standing.sick);
         standing.visited = false;
+        standing.sick = matches!(again, Again::Failed(_));
         match again {
-            _ if standing.woken => self.waiting.push_back(owner),
-            Some(at) => {
+            _ if standing.woken => {
+                let sick = standing.sick;
+                self.waits(owner, sick);
+            }
+            Again::In(pause) | Again::Failed(pause) => {
+                let at = now + pause;
                 standing.at = Some(at);
                 self.later.insert((at, owner));
             }
-            None => drop(self.known.remove(&owner)),
+            Again::Never => drop(self.known.remove(&owner)),
         }
     }
 }
@@ -154,7 +227,7 @@ mod tests {
     use super::*;
 
     fn owner(number: usize) -> Owner {
-        Owner { namespace: "agents".to_owned(), name: number.to_string() }
+        Owner { namespace: format!("space-{}", number % 2), name: number.to_string() }
     }
 
     #[derive(Clone, Debug)]
@@ -162,15 +235,16 @@ mod tests {
         Wake(usize),
         /// So many seconds pass and so many visits have room.
         Turns(u64, usize),
-        /// One of those under way ends, to be visited again after so many seconds.
-        End(usize, Option<u64>),
+        /// One of those under way ends, to be visited again after so many seconds, and failed or not.
+        End(usize, Option<u64>, bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0..4_usize).prop_map(Step::Wake),
             (0..4_u64, 0..3_usize).prop_map(|(seconds, room)| Step::Turns(seconds, room)),
-            (0..4_usize, proptest::option::of(0..5_u64)).prop_map(|(which, again)| Step::End(which, again)),
+            (0..4_usize, proptest::option::of(0..5_u64), any::<bool>())
+                .prop_map(|(which, again, failed)| Step::End(which, again, failed)),
         ]
     }
 
@@ -181,7 +255,8 @@ mod tests {
             let (mut agenda, mut now) = (Agenda::default(), Instant::now());
             let mut wanted: HashMap<Owner, Instant> = HashMap::new();
             let mut under_way: Vec<Owner> = Vec::new();
-            let ends = [Step::End(0, None), Step::End(0, None), Step::End(0, None), Step::End(0, None), Step::Turns(9, 9)];
+            let end = || Step::End(0, None, false);
+            let ends = [end(), end(), end(), end(), Step::Turns(9, 9)];
             for step in steps.into_iter().chain(ends) {
                 match step {
                     Step::Wake(number) => {
@@ -192,7 +267,7 @@ mod tests {
                         now += Duration::from_secs(seconds);
                         let due: Vec<Owner> = wanted.iter().filter(|(_, at)| **at <= now).map(|(who, _)| who.clone()).collect();
                         let free = due.iter().filter(|who| !under_way.contains(who)).count();
-                        let (turns, next) = agenda.turns(now, room);
+                        let (turns, next) = agenda.turns(now, room, 9);
                         prop_assert_eq!(turns.len(), room.min(free));
                         prop_assert!(next > now);
                         let ahead = wanted.iter().filter(|(who, at)| **at > now && !under_way.contains(who)).map(|(_, at)| *at);
@@ -203,19 +278,25 @@ mod tests {
                             under_way.push(who);
                         }
                     }
-                    Step::End(which, again) if which < under_way.len() => {
+                    Step::End(which, again, failed) if which < under_way.len() => {
                         let who = under_way.swap_remove(which);
-                        let at = again.map(|seconds| now + Duration::from_secs(seconds));
-                        if let Some(at) = at {
-                            wanted.entry(who.clone()).or_insert(at);
+                        let again = again.map(Duration::from_secs);
+                        if let Some(again) = again {
+                            wanted.entry(who.clone()).or_insert(now + again);
                         }
-                        agenda.end(who, at);
+                        let again = match again {
+                            None => Again::Never,
+                            Some(again) if failed => Again::Failed(again),
+                            Some(again) => Again::In(again),
+                        };
+                        agenda.end(who, again, now);
                     }
                     Step::End(..) => {}
                 }
             }
             prop_assert!(wanted.is_empty());
-            prop_assert!(agenda.waiting.is_empty() && agenda.later.is_empty(), "{:?}", agenda);
+            prop_assert!(agenda.well.len + agenda.sick.len == 0 && agenda.later.is_empty(), "{:?}", agenda);
+            prop_assert!(agenda.well.owners.is_empty() && agenda.sick.owners.is_empty(), "{:?}", agenda);
             prop_assert_eq!(agenda.known.len(), under_way.len(), "who is gone leaves nothing behind");
         }
     }
@@ -234,12 +315,28 @@ mod tests {
                 // The queue has its turn, and must not end for it.
                 task::yield_now().await;
                 ended.fetch_add(1, Ordering::SeqCst);
-                None
+                Again::Never
             }
         };
         queue.run(2, &stop, visit).await;
         assert_eq!(count.load(Ordering::SeqCst), 2, "two wakes before a visit are one");
         assert_eq!(ended.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn objects_that_fail_get_a_share_and_namespaces_take_turns() {
+        let (mut agenda, now) = (Agenda::default(), Instant::now());
+        let all: Vec<Owner> = (0..8).map(owner).collect();
+        all.iter().for_each(|owner| agenda.wake(owner.clone()));
+        let (turns, _) = agenda.turns(now, 8, 2);
+        let spaces: Vec<&str> = turns.iter().map(|owner| owner.namespace.as_str()).collect();
+        assert_eq!(spaces, ["space-0", "space-1"].repeat(4), "one after the other");
+        turns.into_iter().for_each(|owner| agenda.end(owner, Again::Failed(Duration::ZERO), now));
+        assert_eq!(agenda.turns(now, 8, 2).0.len(), 2, "no more hold a place until their deadline");
+        agenda.wake(Owner { namespace: "well".to_owned(), name: "well".to_owned() });
+        let (turns, _) = agenda.turns(now, 8, 2);
+        assert_eq!(turns.len(), 1, "who is well is visited all the same");
+        assert_eq!(turns[0].name, "well");
     }
 
     #[tokio::test]
@@ -258,7 +355,7 @@ mod tests {
             async move {
                 three.wait().await;
                 now.fetch_sub(1, Ordering::SeqCst);
-                None
+                Again::Never
             }
         };
         queue.run(3, &stop, visit).await;

@@ -54,6 +54,11 @@ struct DesiredLabel {
     desired: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StepLabel {
+    step: &'static str,
+}
+
 /// Seconds; from a warm push to a hung pod.
 const CALLS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 3.0, 30.0];
 /// Seconds; from an idle pod's pause to a long drain.
@@ -80,6 +85,8 @@ pub struct Census {
     pub oldest_answer: Duration,
     /// Owners that wait to be looked at.
     pub waiting: usize,
+    /// Objects that cannot be decoded as a whole.
+    pub illegible: usize,
 }
 
 /// Takes the census when the metrics are read.
@@ -102,7 +109,9 @@ pub struct Telemetry {
     push_seconds: Histogram,
     acknowledgement_seconds: Family<DesiredLabel, Histogram>,
     runtimes: Family<StateLabel, Gauge>,
+    steps: Family<StepLabel, Counter>,
     diverged: Gauge,
+    illegible: Gauge,
     unacknowledged: Gauge,
     oldest_answer: Gauge<f64, AtomicU64>,
     leading: Gauge<i64, AtomicI64>,
@@ -128,7 +137,9 @@ impl Default for Telemetry {
             push_seconds: calls(),
             acknowledgement_seconds: Family::new_with_constructor(transitions),
             runtimes: Family::default(),
+            steps: Family::default(),
             diverged: Gauge::default(),
+            illegible: Gauge::default(),
             unacknowledged: Gauge::default(),
             oldest_answer: Gauge::default(),
             leading: Gauge::default(),
@@ -170,6 +181,10 @@ impl Telemetry {
         all.register("agentruntime_runtimes", help, self.runtimes.clone());
         let help = "Objects whose desired state is not reached";
         all.register("agentruntime_diverged_runtimes", help, self.diverged.clone());
+        let help = "Steps that failed and are tried again, by what failed";
+        all.register("agentruntime_step_failures", help, self.steps.clone());
+        let help = "Objects that cannot be decoded as a whole: each is held as it was";
+        all.register("agentruntime_undecodable_objects", help, self.illegible.clone());
         let help = "Pods that have not acknowledged the epoch in force";
         all.register("agentruntime_unacknowledged_pods", help, self.unacknowledged.clone());
         let help = "Age of the oldest answer that something is said from";
@@ -196,6 +211,11 @@ impl Telemetry {
             self.failures.get_or_create(&ReasonLabel { reason }).inc();
             self.retries.get_or_create(&QUEUE).inc();
         }
+    }
+
+    /// Notes a step that failed and is tried again.
+    pub fn step_failed(&self, step: &'static str) {
+        self.steps.get_or_create(&StepLabel { step }).inc();
     }
 
     /// Notes how many reconciles may be under way at once.
@@ -262,6 +282,7 @@ impl Telemetry {
             self.runtimes.get_or_create(&StateLabel { desired, state }).inc();
         }
         self.diverged.set(i64::try_from(census.diverged).unwrap_or(i64::MAX));
+        self.illegible.set(i64::try_from(census.illegible).unwrap_or(i64::MAX));
         self.unacknowledged.set(census.unacknowledged);
         self.oldest_answer.set(census.oldest_answer.as_secs_f64());
         self.depth.get_or_create(&QUEUE).set(i64::try_from(census.waiting).unwrap_or(i64::MAX));

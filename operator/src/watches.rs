@@ -1,29 +1,30 @@
 //! The watches of pods and children, what each keeps of an object, and what they show of one owner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, PodTemplateSpec, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 
-use crate::act;
 use crate::merged;
+use crate::observe::child::{Held, Whose};
+use crate::observe::decoded::{Decoded, Salvage};
 use crate::observe::index::{Index, Named, Owner};
 use crate::observe::memory::SeenChild;
 use crate::observe::pod::SlimPod;
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFacts};
 use crate::plan::{
-    HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, deployment_name,
+    HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, claim_name,
+    deployment_name,
 };
 use crate::queue::Queue;
 
@@ -33,13 +34,20 @@ pub(crate) struct Watches {
     /// Pods may have loopback addresses, as simulated ones do.
     loopback_pods: bool,
     pods: Index<PodFacts>,
-    deployments: Index<Deployment>,
-    config_maps: Index<ConfigMap>,
-    services: Index<Service>,
-    accounts: Index<PartialObjectMeta<ServiceAccount>>,
-    claims: Index<PartialObjectMeta<PersistentVolumeClaim>>,
-    budgets: Index<PartialObjectMeta<PodDisruptionBudget>>,
-    policies: Index<PartialObjectMeta<NetworkPolicy>>,
+    deployments: Index<Held<DeploymentFacts>>,
+    config_maps: Index<Held<Option<BootConfigMap>>>,
+    services: Index<Held<()>>,
+    accounts: Index<Held<()>>,
+    claims: Index<Held<Option<String>>>,
+    budgets: Index<Held<Option<Timestamp>>>,
+    policies: Index<Held<()>>,
+}
+
+/// The children of an object, and what bears the name of one and is not.
+#[derive(Debug, Default)]
+pub(crate) struct Children {
+    pub(crate) own: HashMap<ChildKey, SeenChild>,
+    pub(crate) foreign: BTreeMap<ChildKey, String>,
 }
 
 impl Watches {
@@ -52,17 +60,36 @@ impl Watches {
     /// has left its owner.
     pub(crate) async fn follow(&self, client: &Client, namespaces: &[String], queue: &Queue, gone: impl Fn(&str)) {
         let from = (client, namespaces);
-        let facts = |owner: &Owner, pod: SlimPod| pod.facts(&deployment_name(&owner.name), self.loopback_pods);
+        let facts =
+            |owner: &Owner, pod: Decoded<SlimPod>| read_pod(pod, &deployment_name(&owner.name), self.loopback_pods);
         let pod_gone = |pod: &PodFacts| gone(&pod.uid);
         let pods = follow(from, queue, &self.pods, facts, pod_gone);
-        let deployments = follow(from, queue, &self.deployments, |_, object| pruned_deployment(object), |_| {});
-        let config_maps = follow(from, queue, &self.config_maps, |_, object| pruned_config_map(object), |_| {});
-        let services = follow(from, queue, &self.services, |_, object| object, |_| {});
-        let accounts = follow(from, queue, &self.accounts, |_, object| object, |_| {});
-        let claims = follow(from, queue, &self.claims, |_, object| object, |_| {});
-        let budgets = follow(from, queue, &self.budgets, |_, object| object, |_| {});
-        let policies = follow(from, queue, &self.policies, |_, object| object, |_| {});
+        let deployments = follow(from, queue, &self.deployments, |_, o| Held::of(o, read_deployment), |_| {});
+        let config_maps = follow(from, queue, &self.config_maps, |_, o| Held::of(o, read_boot), |_| {});
+        let services = follow(from, queue, &self.services, |_, o| Held::of(o, |_: &Service| ()), |_| {});
+        let accounts = follow(from, queue, &self.accounts, |_, o| Held::of(o, bare::<ServiceAccount>), |_| {});
+        let claims = follow(from, queue, &self.claims, |_, o| Held::of(o, claim_size), |_| {});
+        let budgets = follow(from, queue, &self.budgets, |_, o| Held::of(o, protected_since), |_| {});
+        let policies = follow(from, queue, &self.policies, |_, o| Held::of(o, bare::<NetworkPolicy>), |_| {});
         tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
+    }
+
+    /// Waits until the first lists of pods and ConfigMaps are complete: commands need no other.
+    pub(crate) async fn safety_synced(&self) {
+        tokio::join!(self.pods.synced(), self.config_maps.synced());
+    }
+
+    /// The kinds of children whose first list is not complete.
+    pub(crate) fn unsynced(&self) -> Option<&'static str> {
+        let kinds = [
+            (self.deployments.is_synced(), "Deployments"),
+            (self.services.is_synced(), "Services"),
+            (self.accounts.is_synced(), "ServiceAccounts"),
+            (self.claims.is_synced(), "PersistentVolumeClaims"),
+            (self.budgets.is_synced(), "PodDisruptionBudgets"),
+            (self.policies.is_synced(), "NetworkPolicies"),
+        ];
+        kinds.into_iter().find(|(synced, _)| !synced).map(|(_, kind)| kind)
     }
 
     /// Waits until the first list of each kind is complete.
@@ -94,71 +121,91 @@ impl Watches {
         self.pods.has(owner, name, uid)
     }
 
+    /// Whether it has a pod that has not ended.
+    pub(crate) fn has_pods(&self, owner: &Owner) -> bool {
+        self.pods.of(owner).iter().any(|pod| !pod.ended)
+    }
+
     /// Its boot ConfigMap.
-    pub(crate) fn boot(&self, owner: &Owner) -> Option<BootConfigMap> {
-        let name = boot_name(&owner.name);
-        self.config_maps.of(owner).iter().find(|c| c.name_any() == name).map(|config_map| read_boot(config_map))
+    pub(crate) fn boot(&self, owner: &Owner, runtime_uid: &str) -> Option<BootConfigMap> {
+        let held = own(&self.config_maps, owner, &boot_name(&owner.name), runtime_uid)?;
+        held.facts.clone()
     }
 
     /// What its Deployment says.
-    pub(crate) fn deployment(&self, owner: &Owner) -> Option<DeploymentFacts> {
-        let name = deployment_name(&owner.name);
-        self.deployments.of(owner).iter().find(|d| d.name_any() == name).map(|d| read_deployment(d))
+    pub(crate) fn deployment(&self, owner: &Owner, runtime_uid: &str) -> Option<DeploymentFacts> {
+        own(&self.deployments, owner, &deployment_name(&owner.name), runtime_uid).map(|held| held.facts.clone())
+    }
+
+    /// How large its claim is asked to be.
+    pub(crate) fn claim_size(&self, owner: &Owner) -> Option<String> {
+        let name = claim_name(&owner.name);
+        self.claims.of(owner).iter().find(|held| held.name() == name)?.facts.clone()
     }
 
     /// Since when its pods are protected from eviction.
-    pub(crate) fn protected_since(&self, owner: &Owner) -> Option<Timestamp> {
+    pub(crate) fn protected_since(&self, owner: &Owner, runtime_uid: &str) -> Option<Timestamp> {
         let budgets = self.budgets.of(owner);
-        budgets.iter().find_map(|budget| budget.annotations().get(PROTECTED_SINCE)?.parse().ok())
+        budgets.iter().filter(|held| held.whose(runtime_uid) == Whose::Own).find_map(|held| held.facts)
     }
 
     /// Its children that are made by server-side apply.
-    pub(crate) fn children(&self, owner: &Owner) -> HashMap<ChildKey, SeenChild> {
+    pub(crate) fn children(&self, owner: &Owner, runtime_uid: &str) -> Children {
         let boot = boot_name(&owner.name);
-        let mut all = HashMap::new();
-        note(&mut all, ChildKind::ConfigMap, self.config_maps.of(owner).iter().filter(|c| c.name_any() != boot));
-        note(&mut all, ChildKind::Service, self.services.of(owner).iter());
-        note(&mut all, ChildKind::ServiceAccount, self.accounts.of(owner).iter());
-        note(&mut all, ChildKind::PersistentVolumeClaim, self.claims.of(owner).iter());
-        note(&mut all, ChildKind::PodDisruptionBudget, self.budgets.of(owner).iter());
-        note(&mut all, ChildKind::NetworkPolicy, self.policies.of(owner).iter());
-        note(&mut all, ChildKind::Deployment, self.deployments.of(owner).iter());
+        let mut all = Children::default();
+        let config_maps = self.config_maps.of(owner);
+        all.note(ChildKind::ConfigMap, config_maps.iter().filter(|held| held.name() != boot), runtime_uid);
+        all.note(ChildKind::Service, self.services.of(owner).iter(), runtime_uid);
+        all.note(ChildKind::ServiceAccount, self.accounts.of(owner).iter(), runtime_uid);
+        all.note(ChildKind::PersistentVolumeClaim, self.claims.of(owner).iter(), runtime_uid);
+        all.note(ChildKind::PodDisruptionBudget, self.budgets.of(owner).iter(), runtime_uid);
+        all.note(ChildKind::NetworkPolicy, self.policies.of(owner).iter(), runtime_uid);
+        all.note(ChildKind::Deployment, self.deployments.of(owner).iter(), runtime_uid);
         all
     }
 }
 
-fn note<'a, K: Resource<DynamicType = ()> + 'a>(
-    all: &mut HashMap<ChildKey, SeenChild>,
-    kind: ChildKind,
-    objects: impl Iterator<Item = &'a Arc<K>>,
-) {
-    all.extend(objects.map(|object| (ChildKey { kind, name: object.name_any() }, act::seen_child(object.as_ref()))));
+impl Children {
+    fn note<'a, T: 'a>(&mut self, kind: ChildKind, objects: impl Iterator<Item = &'a Arc<Held<T>>>, runtime_uid: &str) {
+        for held in objects {
+            let key = ChildKey { kind, name: held.name().to_owned() };
+            match held.whose(runtime_uid) {
+                Whose::Own => drop(self.own.insert(key, held.seen.clone())),
+                // A claim that was kept is found again by the next object of the name.
+                Whose::Nobody if kind == ChildKind::PersistentVolumeClaim => {
+                    self.own.insert(key, held.seen.clone());
+                }
+                Whose::Nobody => drop(self.foreign.insert(key, "it has no controller".to_owned())),
+                Whose::Other(whose) => drop(self.foreign.insert(key, whose)),
+            }
+        }
+    }
+}
+
+/// The object of a name, if its controller is this one.
+fn own<T>(index: &Index<Held<T>>, owner: &Owner, name: &str, runtime_uid: &str) -> Option<Arc<Held<T>>> {
+    let held = index.of(owner).into_iter().find(|held| held.name() == name)?;
+    (held.whose(runtime_uid) == Whose::Own).then_some(held)
 }
 
 async fn follow<K, V>(
     (client, namespaces): (&Client, &[String]),
     queue: &Queue,
     index: &Index<V>,
-    keep: impl Fn(&Owner, K) -> V,
+    keep: impl Fn(&Owner, Decoded<K>) -> V,
     gone: impl Fn(&V),
 ) where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Salvage + Clone + Debug + Send + Sync + 'static,
     V: Named,
 {
     let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
     let config = watcher::Config::default().labels(&filter);
-    let mut events = std::pin::pin!(merged::watch::<K>(client, namespaces, config).default_backoff());
+    let mut events = std::pin::pin!(merged::watch::<Decoded<K>>(client, namespaces, config).default_backoff());
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "a watch failed and is begun again");
+                tracing::warn!(kind = %K::kind(&()), %error, "watch_failed");
                 continue;
             }
         };
@@ -168,41 +215,48 @@ async fn follow<K, V>(
     }
 }
 
+/// One that cannot be decoded is not known to be harmless.
+fn read_pod(pod: Decoded<SlimPod>, deployment: &str, loopback: bool) -> PodFacts {
+    let Decoded { metadata, object, error } = pod;
+    match object {
+        Some(pod) => pod.facts(deployment, loopback),
+        None => SlimPod { metadata, ..SlimPod::default() }.unreadable(error.unwrap_or_default()),
+    }
+}
+
 /// Only the boot file's content is planned from; definitions can be large.
-fn pruned_config_map(mut config_map: ConfigMap) -> ConfigMap {
-    if let Some(data) = &mut config_map.data {
-        data.retain(|key, _| key == "boot.json");
-    }
-    config_map
-}
-
-fn pruned_deployment(mut deployment: Deployment) -> Deployment {
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = PodTemplateSpec::default();
-    }
-    deployment
-}
-
-fn read_boot(config_map: &ConfigMap) -> BootConfigMap {
-    let text = config_map.data.as_ref().and_then(|data| data.get("boot.json"));
-    BootConfigMap {
+fn read_boot(config_map: &ConfigMap) -> Option<BootConfigMap> {
+    let text = config_map.data.as_ref()?.get("boot.json");
+    Some(BootConfigMap {
         resource_version: config_map.resource_version().unwrap_or_default(),
         file: text.and_then(|text| serde_json::from_str(text).ok()),
         hooks: config_map.annotations().get(HOOKS_ANNOTATION).and_then(|text| serde_json::from_str(text).ok()),
-    }
+    })
 }
 
 fn read_deployment(deployment: &Deployment) -> DeploymentFacts {
     let status = deployment.status.clone().unwrap_or_default();
+    let spec = deployment.spec.as_ref();
     let failing = status.conditions.iter().flatten().find(|c| c.type_ == "Progressing" && c.status == "False");
     DeploymentFacts {
-        wanted: deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+        wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
         observed: status.observed_generation >= deployment.metadata.generation,
         replicas: status.replicas.unwrap_or(0),
         updated: status.updated_replicas.unwrap_or(0),
         ready: status.ready_replicas.unwrap_or(0),
+        paused: spec.and_then(|spec| spec.paused).unwrap_or(false),
         failing: failing.map(|c| c.message.clone().unwrap_or_default()),
         strategy: deployment.annotations().get(STRATEGY_ANNOTATION).cloned().unwrap_or_default(),
         template: deployment.annotations().get(TEMPLATE_ANNOTATION).cloned().unwrap_or_default(),
     }
 }
+
+fn protected_since(budget: &PartialObjectMeta<PodDisruptionBudget>) -> Option<Timestamp> {
+    budget.annotations().get(PROTECTED_SINCE)?.parse().ok()
+}
+
+fn claim_size(claim: &PersistentVolumeClaim) -> Option<String> {
+    claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage").map(|size| size.0.clone())
+}
+
+fn bare<K>(_: &PartialObjectMeta<K>) {}

@@ -1,17 +1,15 @@
 //! What an actor does no more once its Lease has run out.
 
-use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use crds::AgentRuntimeSpec;
 use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 
 use super::*;
-use crate::observe::AgentText;
-use crate::observe::fleet::FleetView;
+use crate::observe::{ChildKey, ChildKind};
+use crate::plan::{Child, DeleteChild, Scale};
 
 /// The methods of the requests that were made, and an actor whose requests are all refused.
 fn refused(tenure: Tenure) -> (Arc<Mutex<Vec<Method>>>, Actor) {
@@ -28,47 +26,27 @@ fn refused(tenure: Tenure) -> (Arc<Mutex<Vec<Method>>>, Actor) {
     (asked, Actor::new(client, announcer, tenure))
 }
 
-fn seen() -> Observed {
-    let mut runtime = AgentRuntime::new("demo", AgentRuntimeSpec::default());
-    runtime.metadata.namespace = Some("agents".to_owned());
-    Observed {
-        runtime: Arc::new(runtime),
-        outdated: false,
-        boot: None,
-        children: BTreeMap::new(),
-        deployment: None,
-        pods: Vec::new(),
-        contacts: HashMap::new(),
-        barrier: None,
-        agent: AgentText::Builtin,
-        epoch_since: None,
-        reported: None,
-        keys: Arc::default(),
-        refusal: None,
-        protected_since: None,
-        fleet: FleetView::default(),
-    }
-}
-
 #[tokio::test]
 async fn no_child_is_touched_once_the_lease_has_run_out() {
     let key = ChildKey { kind: ChildKind::Service, name: "demo".to_owned() };
-    let child = Child { key: key.clone(), hash: "1".to_owned(), manifest: serde_json::Map::new() };
-    let scale = Scale { deployment: "demo".to_owned(), replicas: 0 };
-    let plans = [
-        (Method::PATCH, Plan { apply: vec![child], ..Plan::default() }),
-        (Method::PATCH, Plan { scale: Some(scale), ..Plan::default() }),
-        (Method::DELETE, Plan { delete: vec![key], ..Plan::default() }),
-    ];
-    for (method, plan) in plans {
-        let (asked, actor) = refused(Tenure::default());
-        let outcome = actor.carry_out(&seen(), &plan, &mut Memory::default()).await;
-        assert!(matches!(outcome, Err(Error::Api { .. })), "{outcome:?}");
-        assert_eq!(*asked.lock().unwrap(), [method], "it leads, and so it asks");
-
-        let (asked, actor) = refused(Tenure::until(Instant::now()));
-        let outcome = actor.carry_out(&seen(), &plan, &mut Memory::default()).await;
-        assert!(matches!(outcome, Err(Error::Deposed)), "{outcome:?}");
-        assert!(asked.lock().unwrap().is_empty(), "another replica may have changed it since");
+    let uid = Some("uid-1".to_owned());
+    let child = Child { key: key.clone(), hash: "1".to_owned(), uid, manifest: serde_json::Map::new() };
+    let scale = Scale { deployment: key.clone(), uid: "uid-1".to_owned(), replicas: 0 };
+    let delete = DeleteChild { key, uid: "uid-1".to_owned() };
+    for leads in [true, false] {
+        let (asked, actor) = refused(if leads { Tenure::default() } else { Tenure::until(Instant::now()) });
+        let outcomes = [
+            actor.apply("agents", "runtime-1", &child).await.map(drop),
+            actor.scale("agents", &scale).await.map(drop),
+            actor.delete("agents", &delete).await,
+        ];
+        let asked = asked.lock().unwrap().clone();
+        if leads {
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Api { .. }))), "{outcomes:?}");
+            assert_eq!(asked, [Method::PATCH, Method::PATCH, Method::DELETE], "it leads, and so it asks");
+        } else {
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(Error::Deposed))), "{outcomes:?}");
+            assert!(asked.is_empty(), "another replica may have changed it since");
+        }
     }
 }

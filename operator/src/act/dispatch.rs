@@ -14,8 +14,9 @@ use tracing::{Instrument as _, Span};
 use crate::act::keys::Keyring;
 use crate::act::said::Said;
 use crate::act::slots::{Ended, Rank, Slots};
-use crate::act::turns::Turns;
+use crate::act::turns::{Turn, Turns};
 use crate::act::{backoff, exec};
+use crate::observe::decoded::cut;
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn, calls_ended};
 use crate::plan::{Call, Deed, Order, Signer};
@@ -28,6 +29,10 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// The first pause after a failed call; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How often a pod is asked that there is no room to follow.
+const NOW_AND_THEN: Duration = Duration::from_secs(2);
+/// The longest text of a failed call that is kept: a pod may answer with any length.
+const LONGEST_ERROR: usize = 512;
 
 /// Runs the calls that plans ask for.
 #[derive(Clone)]
@@ -40,7 +45,12 @@ struct Inner {
     /// Runs commands in pods; none where that is not allowed.
     exec: Option<kube::Client>,
     commands: Turns,
+    /// Short questions of how pods stand.
     polls: Turns,
+    /// Questions that wait for a change. They are long, and never in the way of the others.
+    follows: Turns,
+    /// Hooks, which pauses wait for.
+    hooks: Turns,
     state: Mutex<State>,
     queue: Queue,
     telemetry: Arc<Telemetry>,
@@ -55,7 +65,8 @@ struct State {
 }
 
 impl Dispatcher {
-    /// At most `commands` and `polls` calls at once, half of them of one owner; owners of answers are put into `queue`.
+    /// At most `commands` at once, and `polls` of each other kind of call, half of them of one owner; owners of answers are
+    /// put into `queue`.
     /// By `exec` commands are run in pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
@@ -71,6 +82,8 @@ impl Dispatcher {
             exec,
             commands: Turns::new(commands),
             polls: Turns::new(polls),
+            follows: Turns::new(polls),
+            hooks: Turns::new(polls),
             state: Mutex::default(),
             queue,
             telemetry,
@@ -133,17 +146,31 @@ impl Dispatcher {
 }
 
 impl Inner {
-    async fn run(self: Arc<Self>, owner: Owner, order: Order, id: u64, planned: Instant) {
-        let turns = match order.call {
+    async fn run(self: Arc<Self>, owner: Owner, mut order: Order, id: u64, planned: Instant) {
+        let turns = match &mut order.call {
             Call::Command { .. } => &self.commands,
-            Call::Hook { .. } | Call::Ask { .. } => &self.polls,
+            Call::Hook { .. } => &self.hooks,
+            Call::Ask { after: None } => &self.polls,
+            Call::Ask { after } => {
+                if let Some(turn) = self.follows.now(&owner) {
+                    return self.take(&owner, &order, id, planned, turn).await;
+                }
+                // So many are followed that this one is asked now and then.
+                *after = None;
+                tokio::time::sleep(NOW_AND_THEN).await;
+                &self.polls
+            }
         };
         let Some(turn) = turns.of(&owner).await else { return };
+        self.take(&owner, &order, id, planned, turn).await;
+    }
+
+    async fn take(&self, owner: &Owner, order: &Order, id: u64, planned: Instant, turn: Turn<'_>) {
         // Boxed, so that what waits for its turn is small.
-        let news = Box::pin(self.call(&owner, &order, id, planned)).await;
-        drop((turn, order));
+        let news = Box::pin(self.call(owner, order, id, planned)).await;
+        drop(turn);
         if news {
-            self.wake(owner).await;
+            self.wake(owner.clone()).await;
         }
     }
 
@@ -290,7 +317,7 @@ impl Inner {
                 contact.failures = contact.failures.saturating_add(1);
                 // One from the future was noted before the clock was put back.
                 contact.failing_since = contact.failing_since.filter(|since| *since <= now).or(Some(now));
-                contact.error = Some(error.to_string());
+                contact.error = Some(cut(&error.to_string(), LONGEST_ERROR));
                 contact.next_attempt = Some(now + pause(contact.failures));
                 true
             }

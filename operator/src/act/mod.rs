@@ -1,8 +1,11 @@
-//! Carries out a plan: writes to the API server. It decides nothing; the plan's order is kept.
+//! Carries out the steps of plans: writes to the API server. It decides nothing.
 
+mod boot;
+mod children;
 pub mod dispatch;
 pub mod events;
 mod exec;
+pub(crate) mod fault;
 pub mod keys;
 mod lists;
 mod metadata;
@@ -14,19 +17,17 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, ValidationDirective};
-use kube::{Client, Resource, ResourceExt as _};
-use serde_json::{Value, json};
+use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{Api, PostParams};
+use kube::{Client, ResourceExt as _};
 use tracing::{Instrument as _, Span};
 
 use self::events::Announcer;
 use self::lists::Lists;
 use crate::lease::Tenure;
-use crate::observe::memory::{Memory, SeenChild};
-use crate::observe::{BootConfigMap, ChildKey, ChildKind, Observed, Refusal};
-use crate::plan::{BootWrite, Child, HASH_ANNOTATION, Plan, Scale};
+use crate::observe::{BootConfigMap, Observed};
+use crate::plan::{Announcement, BootWrite};
 use crate::trace;
 
 /// The field manager of everything that the operator writes.
@@ -43,6 +44,14 @@ pub enum Error {
     Conflict {
         /// What was to be written, or was planned from.
         what: String,
+    },
+    /// An object of that name is somebody else's, and is left as it is.
+    #[error("{what}: {whose}")]
+    NameTaken {
+        /// What was to be written.
+        what: String,
+        /// Whose it is.
+        whose: String,
     },
     /// Another replica may act meanwhile, from a newer picture.
     #[error("the Lease has run out since it was renewed last")]
@@ -85,6 +94,7 @@ impl Error {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Conflict { .. } => "conflict",
+            Self::NameTaken { .. } => "name_taken",
             Self::Deposed => "deposed",
             Self::Api { .. } => "api",
             Self::Timeout { .. } => "timeout",
@@ -110,36 +120,18 @@ impl Actor {
         Self { client, announcer, lists: Arc::default(), tenure }
     }
 
-    /// Carries out the writes of a plan and notes them. Calls to pods are the dispatcher's.
+    /// Writes the boot ConfigMap, once the store shows what the write is planned from. Gives what stands there then.
     ///
     /// # Errors
-    /// The first write that failed; what comes after it in the plan was not tried.
-    pub async fn carry_out(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
-        let namespace = seen.runtime.namespace().unwrap_or_default();
-        if let Some(boot) = &plan.boot {
-            if let Some(confirm) = boot.confirm {
-                self.confirm(seen, confirm).await?;
-            }
-            let span = memory.transition.request("write boot file");
-            traced(span, self.write_boot(&namespace, boot, memory)).await?;
-        }
-        if let Some(confirm) = plan.confirm {
+    /// A conflict when somebody else wrote first, or the store shows something else; or what the API server answered.
+    pub async fn swap_boot(&self, seen: &Observed, boot: &BootWrite) -> Result<BootConfigMap, Error> {
+        if let Some(confirm) = boot.confirm {
             self.confirm(seen, confirm).await?;
         }
-        for child in &plan.apply {
-            self.still_leads()?;
-            self.apply(&namespace, seen, child, memory).await?;
-        }
-        if let Some(scale) = &plan.scale {
-            self.still_leads()?;
-            self.scale(&namespace, scale).await?;
-        }
-        for key in &plan.delete {
-            self.still_leads()?;
-            self.delete(&namespace, key).await?;
-            memory.deleted(key);
-        }
-        Ok(())
+        self.still_leads()?;
+        let runtime = seen.runtime.as_ref();
+        let (namespace, uid) = (runtime.namespace().unwrap_or_default(), runtime.uid().unwrap_or_default());
+        self.write_boot(&namespace, &uid, boot).await
     }
 
     /// Boot file and status are compared and swapped; children are not, and a replica that was stopped for longer than
@@ -157,24 +149,22 @@ impl Actor {
         within(&format!("ConfigMap {name}"), api.get_opt(name)).await
     }
 
-    /// Writes the status and hands on what the plan announces.
+    /// Writes the status, and gives the object as it then stands.
     ///
     /// # Errors
     /// A conflict when the object is newer than what was planned from.
-    pub async fn report(&self, seen: &Observed, plan: &Plan, memory: &mut Memory) -> Result<(), Error> {
-        let Some(status) = &plan.status else { return Ok(()) };
-        let runtime = seen.runtime.as_ref();
+    pub async fn report(&self, runtime: &AgentRuntime, status: &AgentRuntimeStatus) -> Result<AgentRuntime, Error> {
         let name = runtime.name_any();
         let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        let (params, object) = (posted(), AgentRuntime { status: Some(status.as_ref().clone()), ..runtime.clone() });
-        let written = within("the status", api.replace_status(&name, &params, &object));
-        let mut written = traced(memory.transition.request("write status"), written).await?;
+        let (params, object) = (posted(), AgentRuntime { status: Some(status.clone()), ..runtime.clone() });
+        let mut written = within("the status", api.replace_status(&name, &params, &object)).await?;
         written.metadata.managed_fields = None;
-        memory.wrote_status(runtime.resource_version(), Arc::new(written), jiff::Timestamp::now());
-        for announcement in &plan.events {
-            self.announcer.announce(runtime, announcement);
-        }
-        Ok(())
+        Ok(written)
+    }
+
+    /// Hands on what a plan announces.
+    pub fn announce(&self, runtime: &AgentRuntime, announcements: &[Announcement]) {
+        announcements.iter().for_each(|announcement| self.announcer.announce(runtime, announcement));
     }
 
     /// Writes the status of a freeze.
@@ -187,65 +177,6 @@ impl Actor {
         let object = AgentFreeze { status: Some(status.clone()), ..freeze.clone() };
         within("the status of the freeze", api.replace_status(&name, &posted(), &object)).await
     }
-
-    /// Changes the number of pods and nothing else.
-    async fn scale(&self, namespace: &str, scale: &Scale) -> Result<(), Error> {
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &resource(ChildKind::Deployment));
-        let patch = Patch::Merge(json!({ "spec": { "replicas": scale.replicas } }));
-        within(&scale.deployment, api.patch(&scale.deployment, &params(), &patch)).await.map(drop)
-    }
-
-    async fn write_boot(&self, namespace: &str, boot: &BootWrite, memory: &mut Memory) -> Result<(), Error> {
-        let what = format!("ConfigMap {}", boot.name);
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let object: ConfigMap = serde_json::from_value(Value::Object(boot.manifest.clone()))
-            .map_err(|source| Error::Manifest { what: what.clone(), source })?;
-        let written = if boot.replaces.is_some() {
-            within(&what, api.replace(&boot.name, &posted(), &object)).await?
-        } else {
-            within(&what, api.create(&posted(), &object)).await?
-        };
-        let resource_version = written.resource_version().unwrap_or_default();
-        memory.wrote_boot(
-            boot.replaces.clone(),
-            BootConfigMap { resource_version, file: Some(boot.file.clone()), hooks: boot.hooks.clone() },
-        );
-        Ok(())
-    }
-
-    async fn apply(&self, namespace: &str, seen: &Observed, child: &Child, memory: &mut Memory) -> Result<(), Error> {
-        let what = format!("{:?} {}", child.key.kind, child.key.name);
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(child.key.kind));
-        let mut params = PatchParams::apply(FIELD_MANAGER).force();
-        params.field_validation = Some(ValidationDirective::Strict);
-        let patch = Patch::Apply(&child.manifest);
-        match within(&what, api.patch(&child.key.name, &params, &patch)).await {
-            Ok(written) => {
-                let replaced = memory.seen_version(&child.key);
-                memory.applied(child.key.clone(), child.hash.clone(), replaced, version_of(&written));
-                Ok(())
-            }
-            Err(Error::Api { what, source: kube::Error::Api(status) }) if is_refusal(status.code, &status.message) => {
-                // The user's template is at fault, and only the user can mend it: say so and do not retry.
-                let generation = seen.runtime.metadata.generation.unwrap_or(0);
-                tracing::warn!(%what, message = %status.message, "the API server refuses a child");
-                memory.refusal =
-                    Some(Refusal { generation, message: format!("{}: {}", child.field(), status.message) });
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    async fn delete(&self, namespace: &str, key: &ChildKey) -> Result<(), Error> {
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(key.kind));
-        match within(&key.name, api.delete(&key.name, &DeleteParams::background())).await {
-            Ok(_) => Ok(()),
-            Err(Error::Api { source: kube::Error::Api(status), .. }) if status.code == 404 => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 /// A step of a transition, whose failure is part of its span.
@@ -255,11 +186,6 @@ impl Actor {
 pub async fn traced<T>(span: Span, step: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let step = async { step.await.inspect_err(|error| trace::failed(error.label())) };
     step.instrument(span).await
-}
-
-/// Who writes, for patches that are not applied.
-fn params() -> PatchParams {
-    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// Who writes, for objects that are sent whole. Such a write is refused unless the object is still as it was seen.
@@ -274,42 +200,6 @@ fn posted() -> PostParams {
 pub fn backoff(first: Duration, most: Duration, doublings: u32) -> Duration {
     let doubled = first.saturating_mul(2u32.saturating_pow(doublings));
     doubled.min(most).mul_f64(rand::random_range(0.75..1.25))
-}
-
-/// Whether the API server will never take this manifest. A field that the schema does not know comes as
-/// a 500 from server-side apply, with nothing but its text to tell it from a passing failure; a volume that cannot
-/// grow, as a 403, which elsewhere is a right that may come yet.
-fn is_refusal(code: u16, message: &str) -> bool {
-    match code {
-        400 | 422 => true,
-        403 => message.contains("pvc can be resized"),
-        500 => message.starts_with("failed to create typed patch object"),
-        _ => false,
-    }
-}
-
-/// What a watch shows of a child, for `Memory`.
-pub fn seen_child<K: Resource>(object: &K) -> SeenChild {
-    SeenChild { hash: object.annotations().get(HASH_ANNOTATION).cloned(), version: version_of(object) }
-}
-
-/// The generation where the kind has one, since its resourceVersion changes with each status; else the resourceVersion.
-fn version_of<K: Resource>(object: &K) -> String {
-    let meta = object.meta();
-    meta.generation
-        .map_or_else(|| meta.resource_version.clone().unwrap_or_default(), |generation| generation.to_string())
-}
-
-fn resource(kind: ChildKind) -> ApiResource {
-    match kind {
-        ChildKind::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
-        ChildKind::Service => ApiResource::erase::<k8s_openapi::api::core::v1::Service>(&()),
-        ChildKind::ServiceAccount => ApiResource::erase::<k8s_openapi::api::core::v1::ServiceAccount>(&()),
-        ChildKind::PersistentVolumeClaim => ApiResource::erase::<PersistentVolumeClaim>(&()),
-        ChildKind::PodDisruptionBudget => ApiResource::erase::<k8s_openapi::api::policy::v1::PodDisruptionBudget>(&()),
-        ChildKind::NetworkPolicy => ApiResource::erase::<k8s_openapi::api::networking::v1::NetworkPolicy>(&()),
-        ChildKind::Deployment => ApiResource::erase::<k8s_openapi::api::apps::v1::Deployment>(&()),
-    }
 }
 
 async fn within<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
@@ -337,18 +227,6 @@ mod tests {
             let around = wanted.mul_f64(0.75)..=wanted.mul_f64(1.25);
             assert!(pauses.iter().all(|pause| around.contains(pause)), "{failures}: {pauses:?}");
             assert!(pauses.iter().any(|pause| *pause != pauses[0]), "those that failed together do not come together");
-        }
-    }
-
-    #[test]
-    fn what_only_the_user_can_mend_is_told_from_what_passes() {
-        let resize = "persistentvolumeclaims \"demo-data\" is forbidden: only dynamically provisioned pvc can be resized \
-                      and the storageclass that provisions the pvc must support resize";
-        for (code, message) in [(422, "invalid"), (403, resize), (500, "failed to create typed patch object (x)")] {
-            assert!(is_refusal(code, message), "{code} {message}");
-        }
-        for (code, message) in [(403, "cannot patch resource"), (500, "etcdserver: timeout"), (429, "slow down")] {
-            assert!(!is_refusal(code, message), "{code} {message}");
         }
     }
 }

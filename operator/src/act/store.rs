@@ -19,7 +19,7 @@ const PAGE: u32 = 5000;
 
 impl Actor {
     /// Asks the store whether the object, and the freezes if they count, are as they were seen.
-    pub(super) async fn confirm(&self, seen: &Observed, confirm: Confirm) -> Result<(), Error> {
+    pub(crate) async fn confirm(&self, seen: &Observed, confirm: Confirm) -> Result<(), Error> {
         let (runtime, client) = (seen.runtime.as_ref(), self.client.clone());
         let api: Api<AgentRuntime> = Api::namespaced(client.clone(), &runtime.namespace().unwrap_or_default());
         // Lists without a resourceVersion are answered from the store, and the role has the right to them.
@@ -34,7 +34,8 @@ impl Actor {
             let api: Api<AgentFreeze> = Api::all(client);
             let found = within(what, api.list_metadata(&ListParams::default())).await?;
             let found: HashSet<_> = found.items.iter().map(generation_of).collect();
-            if found != seen.fleet.freezes.iter().map(|freeze| generation_of(freeze.as_ref())).collect() {
+            let shown = seen.fleet.freezes.iter().map(|freeze| generation_of(freeze.as_ref()));
+            if found != shown.chain(seen.fleet.undecodable.iter().cloned()).collect() {
                 return Err(Error::Conflict { what: what.to_owned() });
             }
         }

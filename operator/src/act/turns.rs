@@ -50,6 +50,14 @@ impl Turns {
         Some(Turn { _own: own, _all: all, _place: place })
     }
 
+    /// A turn of an object, if there is one at this moment.
+    pub(super) fn now<'a>(&'a self, owner: &'a Owner) -> Option<Turn<'a>> {
+        let (place, own) = self.place(owner);
+        let own = own.try_acquire_owned().ok()?;
+        let all = self.all.try_acquire().ok()?;
+        Some(Turn { _own: own, _all: all, _place: place })
+    }
+
     fn place<'a>(&'a self, owner: &'a Owner) -> (Place<'a>, Arc<Semaphore>) {
         let first = || Own { turns: Arc::new(Semaphore::new(self.share)), calls: 0 };
         let mut owners = self.lock();
@@ -99,6 +107,16 @@ mod tests {
         assert!(turns.of(&owner("more")).now_or_never().is_none(), "no more than four over all");
         drop(first);
         assert!(third.now_or_never().flatten().is_some(), "what ends lets the next of the object begin");
+    }
+
+    #[tokio::test]
+    async fn turn_at_this_moment_is_none_where_one_would_wait() {
+        let (turns, demo, other) = (Turns::new(2), owner("demo"), owner("other"));
+        let first = turns.now(&demo).unwrap();
+        assert!(turns.now(&demo).is_none(), "its half is taken");
+        let _second = turns.now(&other).unwrap();
+        drop(first);
+        assert!(turns.now(&demo).is_some());
     }
 
     #[tokio::test]

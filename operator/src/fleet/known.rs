@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
 
+use crate::observe::decoded::Decoded;
 use crate::observe::fleet::{FleetView, Labels, Turn, Unknown};
 use crate::observe::index::Owner;
 use crate::plan::freezes;
@@ -46,6 +47,8 @@ pub(crate) struct Fleet {
 #[derive(Debug, Default)]
 struct State {
     freezes: Shown<Arc<AgentFreeze>>,
+    /// Of which not even the selectors can be read.
+    undecodable: Shown<Undecodable>,
     namespaces: Shown<Labels>,
     ended: Vec<Ended>,
     /// What the objects tell of freezes that ended before this process began has been asked for.
@@ -58,6 +61,26 @@ struct Ended {
     freeze: Arc<AgentFreeze>,
     at: Timestamp,
     places: HashMap<Owner, usize>,
+}
+
+/// A freeze that cannot be decoded.
+#[derive(Debug, PartialEq, Eq)]
+struct Undecodable {
+    uid: Option<String>,
+    generation: Option<i64>,
+    why: String,
+}
+
+/// The freeze, or what it can be told by from another one.
+fn read(freeze: Decoded<AgentFreeze>) -> (String, Result<Arc<AgentFreeze>, Undecodable>) {
+    let Decoded { metadata, object, error } = freeze;
+    let name = metadata.name.clone().unwrap_or_default();
+    if let Some(error) = &error {
+        tracing::warn!(kind = "AgentFreeze", name, error, "object_undecodable");
+    }
+    let bad =
+        || Undecodable { uid: metadata.uid.clone(), generation: metadata.generation, why: error.unwrap_or_default() };
+    (name, object.map(Arc::new).ok_or_else(bad))
 }
 
 /// Objects of one kind by name.
@@ -105,7 +128,7 @@ impl Fleet {
     /// Takes in an event of the freezes' watch, or why it failed.
     pub(crate) fn freezes(
         &self,
-        event: Result<Event<AgentFreeze>, String>,
+        event: Result<Event<Decoded<AgentFreeze>>, String>,
         now: Timestamp,
         runtimes: Runtimes<'_>,
     ) -> Changed {
@@ -113,13 +136,18 @@ impl Fleet {
         let mut changed = Changed::default();
         match event {
             Err(why) => changed.all = state.freezes.lose(format!("agentfreezes: {why}"), now),
-            Ok(Event::Init) => state.freezes.incoming.clear(),
-            Ok(Event::InitApply(freeze)) => {
-                state.freezes.incoming.insert(freeze.name_any(), Arc::new(freeze));
+            Ok(Event::Init) => {
+                state.freezes.incoming.clear();
+                state.undecodable.incoming.clear();
             }
+            Ok(Event::InitApply(freeze)) => match read(freeze) {
+                (name, Ok(freeze)) => drop(state.freezes.incoming.insert(name, freeze)),
+                (name, Err(bad)) => drop(state.undecodable.incoming.insert(name, bad)),
+            },
             Ok(Event::InitDone) => {
                 let (before, was_unknown) = state.freezes.listed();
-                changed.all = was_unknown;
+                let (bad, _) = state.undecodable.listed();
+                changed.all = was_unknown || bad != state.undecodable.live;
                 let added: Vec<_> = state
                     .freezes
                     .live
@@ -134,12 +162,26 @@ impl Fleet {
                 }
             }
             Ok(Event::Apply(freeze)) => {
-                let new = Arc::new(freeze);
-                let old = state.freezes.live.insert(new.name_any(), Arc::clone(&new));
-                state.replaced(old, Some(new), now, runtimes, &mut changed);
+                let (name, freeze) = read(freeze);
+                let was_bad = state.undecodable.live.remove(&name).is_some();
+                let (new, bad) = match freeze {
+                    Ok(freeze) => (Some(freeze), None),
+                    Err(bad) => (None, Some(bad)),
+                };
+                changed.all = was_bad || bad.is_some();
+                state.undecodable.live.extend(bad.map(|bad| (name.clone(), bad)));
+                let old = match &new {
+                    Some(new) => state.freezes.live.insert(name, Arc::clone(new)),
+                    None => state.freezes.live.remove(&name),
+                };
+                // What it asks for is not known any more; that it has ended is not either.
+                let old = old.filter(|_| new.is_some());
+                state.replaced(old, new, now, runtimes, &mut changed);
             }
             Ok(Event::Delete(freeze)) => {
-                let old = state.freezes.live.remove(&freeze.name_any());
+                let name = freeze.name_any();
+                changed.all = state.undecodable.live.remove(&name).is_some();
+                let old = state.freezes.live.remove(&name);
                 state.replaced(old, None, now, runtimes, &mut changed);
             }
         }
@@ -196,11 +238,17 @@ impl Fleet {
             Some(Turn { freeze: Arc::clone(&ended.freeze), ended: ended.at, rank })
         };
         let namespace = state.namespaces.live.get(&owner.namespace);
+        let bad = || state.undecodable.live.iter();
+        let unknown = bad().next().map(|(name, bad)| Unknown {
+            since: Timestamp::UNIX_EPOCH,
+            why: format!("AgentFreeze {name} cannot be decoded: {}", bad.why),
+        });
         FleetView {
             freezes: state.freezes.live.values().cloned().collect(),
             turns: state.ended.iter().filter_map(turn).collect(),
             namespace: namespace.filter(|_| !state.freezes.live.is_empty()).cloned(),
-            unknown: state.freezes.lost.clone().or_else(|| state.namespaces.lost.clone()),
+            undecodable: bad().map(|(_, bad)| (bad.uid.clone(), bad.generation)).collect(),
+            unknown: state.freezes.lost.clone().or_else(|| state.namespaces.lost.clone()).or(unknown),
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::act;
 use crate::config::Config;
 use crate::context::Context;
+use crate::observe::decoded::Decoded;
 use crate::observe::index::Owner;
 use crate::plan::freezes;
 use crate::queue::Queue;
@@ -45,7 +46,7 @@ const PAGE: u32 = 500;
 /// it does not see every runtime that a freeze holds.
 pub(crate) async fn follow(config: &Config, context: &Arc<Context>, queue: &Queue) {
     if !config.obey_freezes {
-        tracing::warn!("freezes are NOT obeyed: an AgentFreeze does not stop what this operator manages");
+        tracing::warn!(obey_freezes = false, "freezes_ignored");
         context.fleet.ignore();
         return std::future::pending().await;
     }
@@ -58,9 +59,9 @@ pub(crate) async fn follow(config: &Config, context: &Arc<Context>, queue: &Queu
 }
 
 async fn follow_freezes(context: &Arc<Context>, queue: &Queue) {
-    let api: Api<AgentFreeze> = Api::all(context.client.clone());
+    let api: Api<Decoded<AgentFreeze>> = Api::all(context.client.clone());
     let take = async |event| {
-        let changed = context.fleet.freezes(event, Timestamp::now(), &|| context.runtimes());
+        let changed = context.fleet.freezes(event, Timestamp::now(), &|| context.runtimes.all());
         spread(context, queue, changed);
         context.report.notify_one();
     };
@@ -69,7 +70,7 @@ async fn follow_freezes(context: &Arc<Context>, queue: &Queue) {
 
 /// Follows the labels of namespaces.
 async fn follow_namespaces(context: &Arc<Context>, queue: &Queue) {
-    let api: Api<PartialObjectMeta<Namespace>> = Api::all(context.client.clone());
+    let api: Api<Decoded<PartialObjectMeta<Namespace>>> = Api::all(context.client.clone());
     let take = async |event| {
         let changed = context.fleet.namespaces(event, Timestamp::now());
         spread(context, queue, changed);
@@ -103,7 +104,7 @@ where
             }
         };
         if let Some(why) = why {
-            tracing::warn!(kind = %K::kind(&K::DynamicType::default()), why, "it cannot be read, so nothing is loosened");
+            tracing::warn!(kind = %K::kind(&K::DynamicType::default()), why, "watch_failed");
             take(Err(why)).await;
             sleep(act::backoff(BACKOFF, BACKOFF_MAX, failures)).await;
             failures = failures.saturating_add(1);
@@ -127,7 +128,7 @@ fn spread(context: &Context, queue: &Queue, changed: Changed) {
             || spaces.contains(runtime.namespace().as_deref().unwrap_or_default())
             || changed.freezes.iter().any(may)
     };
-    for runtime in context.runtimes().iter().filter(|runtime| concerned(runtime)) {
+    for runtime in context.runtimes.all().iter().filter(|runtime| concerned(runtime)) {
         queue.wake(Owner::of(runtime));
     }
 }
@@ -141,14 +142,16 @@ async fn report(context: &Arc<Context>) {
         let _ = timeout(left.unwrap_or(LONG).min(LONG), context.report.notified()).await;
         sleep(GATHER).await;
         let Some(picture) = context.fleet.picture() else { continue };
-        let runtimes = context.runtimes();
+        let runtimes = context.runtimes.all();
         for freeze in &picture.freezes {
             let all = runtimes.iter().map(AsRef::as_ref);
-            let Some(status) = freezes::report(freeze, all, &picture.namespaces, Timestamp::now()) else { continue };
+            let stored = |runtime: &AgentRuntime| context.stored(runtime);
+            let status = freezes::report(freeze, all, &picture.namespaces, stored, Timestamp::now());
+            let Some(status) = status else { continue };
             match context.actor.report_freeze(freeze, &status).await {
                 Ok(written) => context.fleet.wrote(freeze, written),
                 Err(error) => {
-                    tracing::debug!(freeze = %freeze.name_any(), %error, "its status is written later");
+                    tracing::debug!(freeze = %freeze.name_any(), %error, "freeze_status_unwritten");
                     context.report.notify_one();
                 }
             }

@@ -14,6 +14,8 @@ pub type Labels = BTreeMap<String, String>;
 pub struct FleetView {
     /// Every freeze that was shown last.
     pub freezes: Vec<Arc<AgentFreeze>>,
+    /// The UIDs and generations of freezes of which not even the selectors can be read.
+    pub undecodable: Vec<(Option<String>, Option<i64>)>,
     /// Freezes that have ended, with this object's place among those that go back to work.
     pub turns: Vec<Turn>,
     /// The labels of its namespace; none while it has not been shown.

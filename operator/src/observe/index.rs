@@ -162,6 +162,12 @@ impl<V: Named> Index<V> {
         self.lock().live.objects.keys().map(|owner| owner.as_ref().clone()).collect()
     }
 
+    /// Whether the first list is complete.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
     /// Waits until the first list is complete.
     pub async fn synced(&self) {
         let mut synced = self.synced.subscribe();

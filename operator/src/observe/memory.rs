@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crds::AgentRuntime;
+use crds::{AgentRuntime, ConfigMapKey};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::{Barrier, BootConfigMap, ChildFacts, ChildKey, Refusal};
+use super::{AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, DeploymentFacts, Faults};
 use crate::trace::Transition;
 
 /// One object's recent writes.
@@ -18,23 +18,40 @@ pub struct Memory {
     /// The newest generation that was shown.
     generation: Option<i64>,
     children: HashMap<ChildKey, AppliedChild>,
-    seen: HashMap<ChildKey, String>,
+    seen: HashMap<ChildKey, SeenChild>,
     /// The last barrier LIST.
     pub barrier: Option<Barrier>,
     /// The epoch in force, and since when this process knows it.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// When the object was looked at for the first time.
+    pub first_seen: Option<Timestamp>,
     /// When a status was written last.
     pub reported: Option<Timestamp>,
     /// The last epoch whose length was noted.
     pub measured: Option<i64>,
-    /// What the API server refused.
-    pub refusal: Option<Refusal>,
+    /// What fails.
+    pub faults: Faults,
+    /// The definition that `spec.agent.configMapRef` names, as it was read last, and when.
+    pub agent: Option<AgentRead>,
     /// For the trace of the epoch in force.
     pub transition: Transition,
     /// When the object was last reconciled.
     pub visited: Option<std::time::Instant>,
-    /// Reconciles that failed in a row.
+    /// Visits of the safety lane that failed in a row.
     pub failures: u32,
+}
+
+/// A definition in a ConfigMap, as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentRead {
+    /// Where.
+    pub from: ConfigMapKey,
+    /// For which generation of the spec, so that one that is new is read anew.
+    pub generation: Option<i64>,
+    /// What stood there.
+    pub text: AgentText,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A write, with the version that it replaced.
@@ -49,15 +66,22 @@ struct AppliedChild {
     hash: String,
     replaced: Option<String>,
     version: String,
+    uid: Option<String>,
+    /// The number of pods, of a Deployment.
+    replicas: Option<i32>,
     /// The watch still shows what was replaced.
     pending: bool,
 }
 
 /// A child as the watch shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SeenChild {
+    /// Its UID.
+    pub uid: Option<String>,
     /// The hash in its annotation.
     pub hash: Option<String>,
+    /// Somebody else has written a part of it that the operator describes, as far as its fields tell who owns them.
+    pub edited: bool,
     /// What changes when somebody else changes it: the generation where there is one, else the resourceVersion.
     pub version: String,
 }
@@ -89,9 +113,10 @@ impl Memory {
     /// The children: one that we applied counts as applied until the watch shows otherwise.
     #[must_use]
     pub fn children(&mut self, seen: &HashMap<ChildKey, SeenChild>) -> BTreeMap<ChildKey, ChildFacts> {
-        self.seen = seen.iter().map(|(key, child)| (key.clone(), child.version.clone())).collect();
+        self.seen.clone_from(seen);
         for (key, applied) in &mut self.children {
-            applied.pending = applied.pending && self.seen.get(key) == applied.replaced.as_ref();
+            let shown = seen.get(key).map(|child| &child.version);
+            applied.pending = applied.pending && shown == applied.replaced.as_ref();
         }
         self.children.retain(|key, applied| applied.pending || seen.contains_key(key));
         let keys = seen.keys().chain(self.children.keys());
@@ -100,16 +125,26 @@ impl Memory {
 
     fn child(&self, key: &ChildKey, seen: Option<&SeenChild>) -> Option<ChildFacts> {
         match (self.children.get(key), seen) {
-            (Some(applied), _) if applied.pending => {
-                Some(ChildFacts { hash: Some(applied.hash.clone()), drifted: false, shown: false })
-            }
+            (Some(applied), _) if applied.pending => Some(ChildFacts {
+                hash: Some(applied.hash.clone()),
+                drifted: false,
+                shown: false,
+                uid: applied.uid.clone(),
+            }),
             (Some(applied), Some(seen)) => {
-                let drifted = applied.version != seen.version;
-                Some(ChildFacts { hash: seen.hash.clone(), drifted, shown: true })
+                Some(ChildFacts { drifted: applied.version != seen.version, ..ChildFacts::shown(seen) })
             }
-            (None, Some(seen)) => Some(ChildFacts { hash: seen.hash.clone(), drifted: false, shown: true }),
+            // What was changed while no operator ran is told by who owns its fields alone.
+            (None, Some(seen)) => Some(ChildFacts { drifted: seen.edited, ..ChildFacts::shown(seen) }),
             (_, None) => None,
         }
+    }
+
+    /// What a Deployment says: the number of pods is the one written last while the watch shows what was before.
+    #[must_use]
+    pub fn deployment(&self, key: &ChildKey, seen: Option<DeploymentFacts>) -> Option<DeploymentFacts> {
+        let written = self.children.get(key).filter(|applied| applied.pending).and_then(|applied| applied.replicas);
+        seen.map(|facts| DeploymentFacts { wanted: written.unwrap_or(facts.wanted), ..facts })
     }
 
     /// Notes a write of the boot ConfigMap.
@@ -123,23 +158,49 @@ impl Memory {
         self.reported = Some(now);
     }
 
-    /// Notes a child that was applied.
-    pub fn applied(&mut self, key: ChildKey, hash: String, replaced: Option<String>, version: String) {
-        // An apply that changed nothing leaves nothing to wait for.
+    /// Notes a child that was written. `replaced` is the version that the watch showed before.
+    pub fn applied(&mut self, key: &ChildKey, hash: String, replaced: Option<String>, written: WrittenChild) {
+        let WrittenChild { uid, version, replicas } = written;
+        // A write that changed nothing leaves nothing to wait for.
         let pending = replaced.as_ref() != Some(&version);
-        self.children.insert(key, AppliedChild { hash, replaced, version, pending });
+        self.children.insert(key.clone(), AppliedChild { hash, replaced, version, uid, replicas, pending });
+    }
+
+    /// The hash of a child, as it was applied or is shown.
+    #[must_use]
+    pub fn hash_of(&self, key: &ChildKey) -> Option<String> {
+        let applied = self.children.get(key).map(|applied| applied.hash.clone());
+        applied.or_else(|| self.seen.get(key)?.hash.clone())
     }
 
     /// The version of a child that the watch showed last.
     #[must_use]
     pub fn seen_version(&self, key: &ChildKey) -> Option<String> {
-        self.seen.get(key).cloned()
+        self.seen.get(key).map(|child| child.version.clone())
     }
 
     /// Notes a child that was deleted.
     pub fn deleted(&mut self, key: &ChildKey) {
         self.children.remove(key);
+        self.faults.children.remove(key);
     }
+}
+
+impl ChildFacts {
+    fn shown(seen: &SeenChild) -> Self {
+        Self { hash: seen.hash.clone(), drifted: false, shown: true, uid: seen.uid.clone() }
+    }
+}
+
+/// A child as the API server gave it back.
+#[derive(Clone, Debug, Default)]
+pub struct WrittenChild {
+    /// Its UID.
+    pub uid: Option<String>,
+    /// Its generation, or its resourceVersion.
+    pub version: String,
+    /// The number of pods, of a Deployment.
+    pub replicas: Option<i32>,
 }
 
 #[cfg(test)]
@@ -152,17 +213,51 @@ mod tests {
     }
 
     fn seen(version: &str) -> HashMap<ChildKey, SeenChild> {
-        HashMap::from([(key(), SeenChild { hash: Some("h".to_owned()), version: version.to_owned() })])
+        let uid = Some("uid-1".to_owned());
+        let child = SeenChild { uid, hash: Some("h".to_owned()), version: version.to_owned(), edited: false };
+        HashMap::from([(key(), child)])
+    }
+
+    fn written(version: &str) -> WrittenChild {
+        WrittenChild { uid: Some("uid-1".to_owned()), version: version.to_owned(), replicas: None }
+    }
+
+    #[test]
+    fn child_edited_while_no_operator_ran_has_drifted_until_applied() {
+        let mut memory = Memory::default();
+        let mut shown = seen("1");
+        shown.values_mut().for_each(|child| child.edited = true);
+        assert!(memory.children(&shown)[&key()].drifted);
+        memory.applied(&key(), "h".to_owned(), Some("1".to_owned()), written("1"));
+        assert!(!memory.children(&shown)[&key()].drifted, "what the other wrote besides stays, and is left alone");
+    }
+
+    #[test]
+    fn pods_of_a_deployment_are_as_written_until_the_watch_moves_on() {
+        let mut memory = Memory::default();
+        let facts = |wanted| Some(DeploymentFacts { wanted, ..DeploymentFacts::default() });
+        let _ = memory.children(&seen("1"));
+        memory.applied(
+            &key(),
+            "h".to_owned(),
+            Some("1".to_owned()),
+            WrittenChild { replicas: Some(0), ..written("2") },
+        );
+        assert_eq!(memory.deployment(&key(), facts(3)), facts(0), "the watch is behind");
+        let _ = memory.children(&seen("2"));
+        assert_eq!(memory.deployment(&key(), facts(3)), facts(3), "what is shown counts from then on");
     }
 
     #[test]
     fn a_child_counts_as_applied_until_the_watch_moves_on() {
         let mut memory = Memory::default();
-        memory.applied(key(), "h".to_owned(), None, "1".to_owned());
+        memory.applied(&key(), "h".to_owned(), None, written("1"));
         let before = memory.children(&HashMap::new());
-        assert_eq!(before[&key()], ChildFacts { hash: Some("h".to_owned()), drifted: false, shown: false });
+        let facts =
+            |shown| ChildFacts { hash: Some("h".to_owned()), drifted: false, shown, uid: Some("uid-1".to_owned()) };
+        assert_eq!(before[&key()], facts(false));
         let shown = memory.children(&seen("1"));
-        assert_eq!(shown[&key()], ChildFacts { hash: Some("h".to_owned()), drifted: false, shown: true });
+        assert_eq!(shown[&key()], facts(true));
         let changed = memory.children(&seen("2"));
         assert!(changed[&key()].drifted, "somebody else wrote it");
     }
@@ -196,14 +291,14 @@ mod tests {
     #[test]
     fn an_apply_that_changes_nothing_is_not_waited_for() {
         let mut memory = Memory::default();
-        memory.applied(key(), "h".to_owned(), Some("1".to_owned()), "1".to_owned());
+        memory.applied(&key(), "h".to_owned(), Some("1".to_owned()), written("1"));
         assert!(memory.children(&seen("1"))[&key()].shown);
     }
 
     #[test]
     fn a_child_that_somebody_deletes_is_missed() {
         let mut memory = Memory::default();
-        memory.applied(key(), "h".to_owned(), None, "1".to_owned());
+        memory.applied(&key(), "h".to_owned(), None, written("1"));
         assert_eq!(memory.children(&seen("1")).len(), 1);
         assert!(memory.children(&HashMap::new()).is_empty());
     }

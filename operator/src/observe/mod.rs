@@ -1,5 +1,8 @@
 //! What was seen: plain data that a plan is made from. Nothing here decides anything.
 
+pub mod child;
+pub mod decoded;
+pub mod fault;
 pub mod fleet;
 pub mod index;
 pub mod memory;
@@ -11,20 +14,30 @@ use std::sync::Arc;
 use crds::AgentRuntime;
 use jiff::Timestamp;
 use lifecycle::BootFile;
-use lifecycle::wire::Status;
+use lifecycle::wire::{Holder, Status};
 use serde::{Deserialize, Serialize};
+
+pub use fault::{Cause, Fault, Faults};
 
 /// Everything that one plan may look at.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The object, with the resourceVersion that a status write must carry.
     pub runtime: Arc<AgentRuntime>,
+    /// What of it could be decoded.
+    pub legible: Legible,
     /// This process has been shown a newer spec of it: the watch is out of order, or the store was put back.
     pub outdated: bool,
     /// The boot ConfigMap.
     pub boot: Option<BootConfigMap>,
-    /// The children made by server-side apply.
+    /// Its children that are made by server-side apply.
     pub children: BTreeMap<ChildKey, ChildFacts>,
+    /// A kind of children of which no list is complete: what is not seen may be there.
+    pub unlisted: Option<&'static str>,
+    /// Objects with the names of its children that belong to somebody else, and to whom.
+    pub foreign: BTreeMap<ChildKey, String>,
+    /// What fails.
+    pub faults: Faults,
     /// What the Deployment says of its rollout.
     pub deployment: Option<DeploymentFacts>,
     /// Every pod of the object, terminating ones too.
@@ -35,18 +48,64 @@ pub struct Observed {
     pub barrier: Option<Barrier>,
     /// The agent's definition.
     pub agent: AgentText,
+    /// When the definition that `spec.agent.configMapRef` names was read last.
+    pub agent_read: Option<Timestamp>,
     /// When the epoch of the boot ConfigMap was first seen by this process.
     pub epoch_since: Option<(i64, Timestamp)>,
+    /// When this process looked at the object for the first time.
+    pub first_seen: Option<Timestamp>,
     /// When this process wrote a status last.
     pub reported: Option<Timestamp>,
     /// The public halves of the keys that sign commands, newest first.
     pub keys: Arc<[String]>,
-    /// What the API server refused, if it refused the children of this generation.
-    pub refusal: Option<Refusal>,
+    /// How large its claim is asked to be, as it stands in the cluster.
+    pub claim_size: Option<String>,
     /// Since when its pods are protected from eviction, as the disruption budget says.
     pub protected_since: Option<Timestamp>,
     /// The freezes that may hold it.
     pub fleet: fleet::FleetView,
+}
+
+impl Observed {
+    /// The object, and nothing else that is known of it.
+    #[must_use]
+    pub fn of(runtime: Arc<AgentRuntime>) -> Self {
+        Self {
+            runtime,
+            legible: Legible::Whole,
+            outdated: false,
+            boot: None,
+            children: BTreeMap::new(),
+            unlisted: None,
+            foreign: BTreeMap::new(),
+            faults: Faults::default(),
+            deployment: None,
+            pods: Vec::new(),
+            contacts: HashMap::new(),
+            barrier: None,
+            agent: AgentText::Builtin,
+            agent_read: None,
+            epoch_since: None,
+            first_seen: None,
+            reported: None,
+            keys: Arc::default(),
+            claim_size: None,
+            protected_since: None,
+            fleet: fleet::FleetView::default(),
+        }
+    }
+}
+
+/// What of an object could be decoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Legible {
+    /// All of it.
+    #[default]
+    Whole,
+    /// All but `spec.agent` and `spec.template`, for this reason.
+    WithoutPods(String),
+    /// Nothing but its metadata, for this reason: the rest is as it was before.
+    MetadataAlone(String),
 }
 
 /// The agent's definition, as far as it could be read.
@@ -63,6 +122,8 @@ pub enum AgentText {
     },
     /// The ConfigMap or its key does not exist.
     Missing(String),
+    /// It has not been read yet, or cannot be.
+    Unknown,
 }
 
 /// The boot ConfigMap, as read.
@@ -168,6 +229,8 @@ pub struct ChildFacts {
     pub drifted: bool,
     /// The watch shows what was applied last: what it says of the child's status is not older than that.
     pub shown: bool,
+    /// The UID of the child, so that no other of its name is changed; none before the watch has shown it.
+    pub uid: Option<String>,
 }
 
 /// What the Deployment says.
@@ -183,6 +246,8 @@ pub struct DeploymentFacts {
     pub updated: i32,
     /// Pods that pass their readiness probe.
     pub ready: i32,
+    /// Somebody has paused it: it replaces no pod.
+    pub paused: bool,
     /// The condition Progressing is False for this reason.
     pub failing: Option<String>,
     /// The rollout strategy that was applied: `surge`, `replace` or `recreate`.
@@ -206,8 +271,12 @@ pub struct PodFacts {
     pub ended: bool,
     /// It passes its readiness probe.
     pub ready: bool,
+    /// The port that it names `lifecycle`, which may be another than the spec's while pods are replaced.
+    pub port: Option<u16>,
     /// The running container's id; a new one voids every acknowledgement.
     pub container: Option<Arc<str>>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// Since when that container runs.
     pub started: Option<Timestamp>,
     /// Why it does not run, in Kubernetes' words.
@@ -271,6 +340,7 @@ impl Heard {
     /// What is kept of an answer: it stays in memory for each pod.
     #[must_use]
     pub fn new(status: Status, at: Timestamp, container: Option<Arc<str>>, ready: bool) -> Self {
+        let status = bounded(status);
         let Status { boot_id, version, .. } = status;
         let status = Status {
             uptime_seconds: 0,
@@ -300,6 +370,32 @@ impl Heard {
     }
 }
 
+/// What is believed of an answer: any image may say anything, and what it says is kept for each pod and written to a
+/// status that has room for 50 of them. A count below zero is none.
+fn bounded(status: Status) -> Status {
+    let short = |text: String| if text.len() > WORD { decoded::cut(&text, WORD) } else { text };
+    let few = |texts: Vec<String>, most: usize| texts.into_iter().take(most).map(short).collect();
+    let holders = status.held_by.into_iter().take(10);
+    Status {
+        in_flight: status.in_flight.filter(|count| *count >= 0),
+        waiting_for_input: status.waiting_for_input.max(0),
+        queued: status.queued.max(0),
+        entry_points: few(status.entry_points, 64),
+        holds: few(status.holds, 8),
+        held_by: holders.map(|h| Holder { execution: short(h.execution), node: short(h.node) }).collect(),
+        keys: few(status.keys, 8),
+        drain_deadline: status.drain_deadline.map(short),
+        message: status.message.map(|message| decoded::cut(&message, MESSAGE)),
+        boot_id: short(status.boot_id),
+        version: short(status.version),
+        ..status
+    }
+}
+
+/// The longest name, and the longest message, that is kept of an answer.
+const WORD: usize = 128;
+const MESSAGE: usize = 512;
+
 /// A LIST of the pods, taken from the API server itself and not from a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Barrier {
@@ -307,13 +403,4 @@ pub struct Barrier {
     pub epoch: i64,
     /// The UIDs of all pods that had not ended.
     pub pods: Vec<String>,
-}
-
-/// The API server refused a child.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The generation of the spec it was made from.
-    pub generation: i64,
-    /// What the API server said.
-    pub message: String,
 }

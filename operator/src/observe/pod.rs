@@ -12,6 +12,9 @@ use crate::observe::PodFacts;
 /// The container that runs the agent.
 pub const AGENT_CONTAINER: &str = "agent";
 
+/// The name of the port that commands are sent to.
+pub const LIFECYCLE_PORT: &str = "lifecycle";
+
 /// A pod, decoded straight from the watch into few fields.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SlimPod {
@@ -32,6 +35,22 @@ pub struct SlimSpec {
     /// Shares the node's network: its address is not its own.
     #[serde(default)]
     pub host_network: bool,
+    #[serde(default)]
+    containers: Vec<SlimSpecContainer>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct SlimSpecContainer {
+    name: String,
+    #[serde(default)]
+    ports: Vec<SlimPort>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimPort {
+    name: String,
+    container_port: u16,
 }
 
 /// The fields of a pod's status that are read.
@@ -129,9 +148,36 @@ impl SlimPod {
             ended: matches!(self.status.phase.as_str(), "Succeeded" | "Failed"),
             ready: self.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
             container: running.and(agent).and_then(|c| c.container_id.as_deref()).map(Into::into),
+            port: self.port(),
+            created: self.metadata.creation_timestamp.as_ref().map(|time| time.0),
             started: running.and_then(|r| r.started_at),
             waiting: waiting.map(|w| format!("{}: {}", w.reason, w.message).trim_end_matches(": ").to_owned()),
             unsafe_target,
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        let agent = self.spec.containers.iter().find(|container| container.name == AGENT_CONTAINER)?;
+        agent.ports.iter().find(|port| port.name == LIFECYCLE_PORT).map(|port| port.container_port)
+    }
+
+    /// The facts of a pod of which only the metadata can be decoded: something may run in it.
+    #[must_use]
+    pub fn unreadable(self, why: String) -> PodFacts {
+        let terminating = self.metadata.deletion_timestamp.is_some();
+        PodFacts {
+            name: self.metadata.name.unwrap_or_default(),
+            uid: self.metadata.uid.unwrap_or_default(),
+            address: None,
+            terminating,
+            ended: false,
+            ready: false,
+            port: None,
+            container: Some("unknown".into()),
+            created: None,
+            started: None,
+            waiting: None,
+            unsafe_target: Some(format!("it cannot be decoded: {why}")),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::faults;
 use super::spans::{since, stands_since};
 use crate::observe::{AgentText, Observed};
 
@@ -40,13 +41,28 @@ pub(super) fn timer(text: &str, file: &str) -> Option<String> {
     read?.graph.async_entry_points.into_iter().find(|entry| entry.trigger_type == "timer").map(|entry| entry.id)
 }
 
-/// When to look again for a definition that is missing: after a tenth of the time for which the object has been stalled.
-/// No watch tells of it, since it may have any name.
-pub(super) fn look_again(seen: &Observed, now: Timestamp) -> Option<Duration> {
-    let AgentText::Missing(_) = &seen.agent else { return None };
-    let conditions = seen.runtime.status.iter().flat_map(|status| &status.conditions);
-    let waited = stands_since(conditions, "Stalled", "True").map_or(Duration::ZERO, |from| since(now, from.0));
-    Some((waited / 10).clamp(LOOK_SOONEST, LOOK_LATEST))
+/// The time until the definition that `spec.agent.configMapRef` names is read again; zero when it is due. No watch tells
+/// of it, since it may have any name. One that is missing is looked for after a tenth of the time for which the object has
+/// been stalled.
+pub(super) fn read_in(seen: &Observed, now: Timestamp) -> Option<Duration> {
+    let from = seen.runtime.spec.agent.as_ref()?.config_map_ref.as_ref()?;
+    let fault = seen.faults.agent.as_ref();
+    if let Some(left) = faults::retry_in(fault, now).filter(|_| fault.is_some_and(|fault| fault.of == from.name)) {
+        return Some(left);
+    }
+    let Some(read) = seen.agent_read.filter(|_| fault.is_none()) else { return Some(Duration::ZERO) };
+    let pause = match &seen.agent {
+        AgentText::Missing(_) => {
+            let conditions = seen.runtime.status.iter().flat_map(|status| &status.conditions);
+            let waited = stands_since(conditions, "Stalled", "True").map_or(Duration::ZERO, |from| since(now, from.0));
+            (waited / 10).clamp(LOOK_SOONEST, LOOK_LATEST)
+        }
+        AgentText::Unknown => Duration::ZERO,
+        AgentText::Builtin | AgentText::Found { .. } => LOOK_LATEST,
+    };
+    // A time in the future was noted before the clock was put back.
+    let age = if read > now { Duration::MAX } else { since(now, read) };
+    Some(pause.saturating_sub(age))
 }
 
 #[cfg(test)]

@@ -46,14 +46,21 @@ fn a_pod_alone_is_looked_at_as_often_as_it_is_asked() {
 
 #[test]
 fn a_definition_that_is_missing_is_looked_for_soon_and_ever_more_rarely() {
-    let world = World::new(DesiredState::Running, 1);
+    let mut world = World::new(DesiredState::Running, 1);
+    let from = crds::ConfigMapKey { name: "mine".to_owned(), key: "agent.yaml".to_owned() };
+    world.runtime.spec.agent = Some(AgentSource { inline: None, config_map_ref: Some(from) });
     let mut seen = world.observed();
+    assert!(plan(&seen, &settings(), at(0)).children.read_agent, "it has not been looked for");
+    seen.agent_read = Some(at(0));
     seen.agent = AgentText::Missing("spec.agent.configMapRef: there is no ConfigMap mine".to_owned());
     let first = plan(&seen, &settings(), at(0));
-    assert_eq!(first.again, Some(Duration::from_secs(1)), "though there is no pod yet that is asked");
+    assert_eq!((first.children.read_agent, first.children.again), (false, Some(Duration::from_secs(1))));
     let mut runtime = world.runtime.clone();
     runtime.status = first.status.map(|status| *status);
     seen.runtime = Arc::new(runtime);
-    let again = |seconds| plan(&seen, &settings(), at(seconds)).again.unwrap().as_secs();
-    assert_eq!([5, 100, 250, 86_400].map(again), [1, 10, 25, 30]);
+    let mut again = |seconds| {
+        seen.agent_read = Some(at(seconds));
+        plan(&seen, &settings(), at(seconds)).children.again.unwrap().as_secs()
+    };
+    assert_eq!([5, 100, 250, 86_400].map(&mut again), [1, 10, 25, 30]);
 }

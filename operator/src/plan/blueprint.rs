@@ -47,7 +47,7 @@ impl Drawing {
         let (agent, file) = match &seen.agent {
             AgentText::Found { text, file } => (Some(agent_config_map(runtime, text, file)), file.as_str()),
             AgentText::Builtin => (None, ""),
-            AgentText::Missing(_) => return None,
+            AgentText::Missing(_) | AgentText::Unknown => return None,
         };
         let mount = agent.as_ref().map(|child| (child.key.name.as_str(), file));
         let template = template::pod_template(runtime, settings, mount);

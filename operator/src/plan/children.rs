@@ -1,10 +1,15 @@
 //! The children made by server-side apply, and which of them are to be applied or deleted now.
 
-use crds::{AgentRuntime, VolumeClaim, WhenDeleted};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crds::{AgentRuntime, CommandAuth, VolumeClaim, WhenDeleted};
+use jiff::Timestamp;
 use lifecycle::Desired;
 use serde_json::{Value, json};
 
-use super::blueprint::Drawing;
+use super::blueprint::{Blueprint, Drawing};
+use super::effective::Effective;
 use super::manifest::finish;
 use super::names::{claim_name, deployment_name, name_of};
 use super::pods::Standing;
@@ -12,8 +17,8 @@ use super::policy::Policy;
 use super::protection::{PROTECTED_SINCE, Protection};
 use super::settings::Settings;
 use super::sketch::{Drawn, Sketch};
-use super::steps::Child;
-use super::{manifest, rollout, template};
+use super::steps::{Child, ChildrenPlan, Confirm, DeleteChild};
+use super::{agent, faults, manifest, quantity, template};
 use crate::observe::{ChildKey, ChildKind, Observed};
 
 /// Holds the rollout strategy that was applied: `surge`, `replace` or `recreate`.
@@ -22,63 +27,130 @@ pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
 /// Holds the hash of the pod template alone.
 pub const TEMPLATE_ANNOTATION: &str = "agents.hive.dev/template-hash";
 
+/// Keeps Argo CD from taking away a claim that is not in Git.
+const KEPT_BY_ARGO: (&str, &str) = ("argocd.argoproj.io/sync-options", "Prune=false");
+
 /// What is to be done about children, and how many pods are wanted.
 pub(super) struct Wanted {
     pub(super) apply: Vec<Child>,
-    pub(super) delete: Vec<ChildKey>,
+    pub(super) delete: Vec<DeleteChild>,
     pub(super) replicas: i32,
     /// What is wrong with the spec, though the API server would take it: a reason and a sentence.
     pub(super) fault: Option<(&'static str, String)>,
-    /// Children are kept back: the agent is missing, or what would be applied cannot work.
-    pub(super) withheld: bool,
+    /// The Deployment is to be another, whether it is applied now or waits: then no rollout is complete.
+    pub(super) changes_pods: bool,
+    /// When what failed is tried again.
+    pub(super) again: Option<Duration>,
 }
 
 impl Wanted {
     /// Nothing can be applied: only the number of pods is known.
     pub(super) fn withheld(replicas: i32) -> Self {
-        Self { apply: Vec::new(), delete: Vec::new(), replicas, fault: None, withheld: true }
-    }
-
-    /// Whether this plan itself applies the Deployment: then no rollout is complete.
-    pub(super) fn changes_pods(&self) -> bool {
-        self.apply.iter().any(|child| child.key.kind == ChildKind::Deployment)
+        Self { apply: Vec::new(), delete: Vec::new(), replicas, fault: None, changes_pods: false, again: None }
     }
 }
 
-/// What is to be done with the children. `waits` says that the pods are not to be replaced yet.
+/// What the pods wait for, but for their number: `replaced` says that others may take their place now, `stored` that
+/// the boot file in the store asks for what is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate {
+    pub(super) replaced: bool,
+    pub(super) stored: bool,
+}
+
+/// What is to be done with the children.
 pub(super) fn plan(
     seen: &Observed,
     settings: &Settings,
     policy: &Policy,
     standings: &[Standing<'_>],
     protection: Protection,
-    waits: bool,
+    gate: Gate,
     sketch: &mut Sketch,
+    now: Timestamp,
 ) -> Wanted {
     let replicas = replicas(seen, policy, standings);
     let Some(blueprint) = sketch.blueprint(seen, settings).cloned() else { return Wanted::withheld(replicas) };
-    let delete = unused(seen, blueprint.agent.as_ref());
-    let withheld = rollout::is_withheld(seen, &blueprint);
-    let wanted = Wanted { apply: Vec::new(), delete, replicas, fault: blueprint.fault, withheld };
-    // How many pods a stop wants depends on what was applied.
-    let stops = policy.desired == Desired::Stopped && replicas > 0;
-    let stand = |drawn: &Drawn| drawn.is_of(replicas, protection) && all_stand(seen, policy, drawn, waits);
-    if !stops && (withheld || sketch.children.as_ref().is_some_and(stand)) {
+    let mut wanted = Wanted { fault: blueprint.fault.clone(), ..Wanted::withheld(replicas) };
+    let open = open_ports(seen);
+    let stand = |drawn: &Drawn| drawn.is_of(protection, &open) && all_stand(seen, policy, drawn, replicas);
+    if wanted.fault.is_some() {
         return wanted;
     }
-    let Some(Drawing { agent, template }) = Drawing::of(seen, settings) else { return wanted };
-    let children = around_pods(seen, settings, agent, protection, &template);
-    let (replicas, deployment) = pods_wanted(seen, policy, replicas, template, &blueprint.hash);
-    sketch.children = Some(Drawn::of(replicas, protection, children.iter().chain([&deployment])));
-    let mut apply: Vec<Child> = children.into_iter().filter(|child| differs(seen, &child.key, &child.hash)).collect();
-    let changed = differs(seen, &deployment.key, &deployment.hash) || strategy_must_change(seen, policy, replicas);
-    if !waits && changed {
-        apply.push(deployment);
+    if !sketch.children.as_ref().is_some_and(stand) {
+        let Some(Drawing { agent, template }) = Drawing::of(seen, settings) else { return wanted };
+        let children = around_pods(seen, settings, agent, protection, (&template, &open));
+        let deployment = deployment(&seen.runtime, policy, replicas, template, &blueprint.hash);
+        sketch.children = Some(Drawn::of(protection, open, children.iter().chain([&deployment])));
+        choose(seen, policy, children, deployment, gate, now, &mut wanted);
     }
-    if withheld {
-        apply.clear();
+    if !wanted.changes_pods && wanted.apply.is_empty() {
+        wanted.delete = unused(seen, &blueprint);
     }
-    Wanted { apply, replicas, ..wanted }
+    wanted
+}
+
+/// The steps of the children's lane.
+pub(super) fn steps(seen: &Observed, effective: &Effective, wanted: Wanted, now: Timestamp) -> ChildrenPlan {
+    let Wanted { apply, delete, again, .. } = wanted;
+    let read_in = agent::read_in(seen, now).filter(|_| !effective.leaves_children(seen));
+    // A spec from before one that was shown would take a rollout back.
+    let touches = !apply.is_empty() || !delete.is_empty();
+    let confirm = (seen.outdated && touches).then_some(Confirm { freezes: false });
+    ChildrenPlan {
+        confirm,
+        apply,
+        delete,
+        read_agent: read_in.is_some_and(|left| left.is_zero()),
+        again: again.into_iter().chain(read_in.filter(|left| !left.is_zero())).min(),
+    }
+}
+
+/// The ports by which pods are commanded that are not to be cut off while others replace them.
+fn open_ports(seen: &Observed) -> BTreeSet<u16> {
+    let own = seen.runtime.spec.lifecycle.port;
+    let live = seen.pods.iter().filter(|pod| !pod.ended);
+    live.filter_map(|pod| pod.port).filter(|port| i32::from(*port) != own).collect()
+}
+
+/// Chooses what is to be applied now. What the pods need is there before them.
+fn choose(
+    seen: &Observed,
+    policy: &Policy,
+    children: Vec<Child>,
+    deployment: Child,
+    gate: Gate,
+    now: Timestamp,
+    wanted: &mut Wanted,
+) {
+    let differing: Vec<Child> = children.into_iter().filter(|child| differs(seen, &child.key, &child.hash)).collect();
+    let missing = differing.iter().any(|child| is_needed_by_pods(seen, child.key.kind));
+    wanted.changes_pods = pods_differ(seen, policy, &deployment.key, &deployment.hash, wanted.replicas);
+    let pods = Some(deployment).filter(|_| wanted.changes_pods && gate.replaced && gate.stored && !missing);
+    for child in differing.into_iter().chain(pods) {
+        let fault = seen.faults.children.get(&child.key);
+        if seen.foreign.contains_key(&child.key) {
+            continue;
+        }
+        if faults::is_due(fault, &child.hash, now) {
+            let uid = seen.children.get(&child.key).and_then(|facts| facts.uid.clone());
+            wanted.apply.push(Child { uid, ..child });
+        } else {
+            wanted.again = wanted.again.into_iter().chain(faults::retry_in(fault, now)).min();
+        }
+    }
+}
+
+/// Pods are not made before these are there. A policy that is the only guard of the pods' port is one of them.
+fn is_needed_by_pods(seen: &Observed, kind: ChildKind) -> bool {
+    match kind {
+        ChildKind::ConfigMap | ChildKind::ServiceAccount | ChildKind::PersistentVolumeClaim => true,
+        ChildKind::NetworkPolicy => {
+            let spec = &seen.runtime.spec;
+            spec.network_policy_peers.is_some() || spec.lifecycle.auth == CommandAuth::None
+        }
+        ChildKind::Service | ChildKind::PodDisruptionBudget | ChildKind::Deployment => false,
+    }
 }
 
 /// All children but the Deployment.
@@ -87,38 +159,32 @@ fn around_pods(
     settings: &Settings,
     agent: Option<Child>,
     protection: Protection,
-    template: &Value,
+    (template, open): (&Value, &BTreeSet<u16>),
 ) -> Vec<Child> {
     let runtime = seen.runtime.as_ref();
     let mut children: Vec<Child> = agent.into_iter().collect();
     children.push(service(runtime, name_of(runtime).to_owned(), false));
     children.push(service(runtime, format!("{}-pods", name_of(runtime)), true));
     children.push(service_account(runtime));
-    children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim)));
+    children.extend(runtime.spec.volume_claim().map(|claim| volume_claim(runtime, claim, seen.claim_size.as_deref())));
     children.push(disruption_budget(runtime, protection));
-    children.push(network_policy(runtime, settings, template));
+    children.push(network_policy(runtime, settings, template, open));
     children
 }
 
 /// Whether nothing that was drawn is to be applied.
-fn all_stand(seen: &Observed, policy: &Policy, drawn: &Drawn, waits: bool) -> bool {
+fn all_stand(seen: &Observed, policy: &Policy, drawn: &Drawn, replicas: i32) -> bool {
     let Some(((deployment, hash), others)) = drawn.hashes.split_last() else { return false };
-    others.iter().all(|(key, hash)| !differs(seen, key, hash))
-        && (waits || !differs(seen, deployment, hash) && !strategy_must_change(seen, policy, drawn.replicas))
+    others.iter().all(|(key, hash)| !differs(seen, key, hash)) && !pods_differ(seen, policy, deployment, hash, replicas)
 }
 
-/// The number of pods and the Deployment that says so. A stop that takes the pods away is not taken back by a
-/// picture from before: the watch may still show the Deployment of then, and a pod that was started anew since.
-fn pods_wanted(seen: &Observed, policy: &Policy, replicas: i32, template: Value, hash: &str) -> (i32, Child) {
-    let runtime = seen.runtime.as_ref();
-    if policy.desired == Desired::Stopped && replicas > 0 {
-        let none = deployment(runtime, policy, 0, template.clone(), hash);
-        let applied = seen.children.get(&none.key).filter(|facts| !facts.shown);
-        if applied.is_some_and(|facts| facts.hash.as_deref() == Some(none.hash.as_str())) {
-            return (0, none);
-        }
-    }
-    (replicas, deployment(runtime, policy, replicas, template, hash))
+/// Whether the Deployment is to be another. That a stop takes the pods away is no change of it: the number is changed
+/// alone.
+fn pods_differ(seen: &Observed, policy: &Policy, key: &ChildKey, hash: &str, replicas: i32) -> bool {
+    let number = seen.deployment.as_ref().is_some_and(|deployment| deployment.wanted != replicas);
+    differs(seen, key, hash)
+        || strategy_must_change(seen, policy, replicas)
+        || (number && policy.desired != Desired::Stopped)
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away
@@ -156,14 +222,23 @@ fn strategy(runtime: &AgentRuntime, policy: &Policy) -> &'static str {
     }
 }
 
-/// ConfigMaps of earlier definitions, once no pod can need them any more.
-fn unused(seen: &Observed, wanted: Option<&ChildKey>) -> Vec<ChildKey> {
-    let rolled = seen.deployment.as_ref().is_some_and(|d| d.observed && d.replicas == d.updated);
-    if !rolled || seen.pods.iter().any(|pod| pod.terminating) {
+/// ConfigMaps of earlier definitions, once the Deployment as it is shown and every pod use another: a pod of an older
+/// one that is moved to another node mounts it again.
+fn unused(seen: &Observed, blueprint: &Blueprint) -> Vec<DeleteChild> {
+    let Some(deployment) = &seen.deployment else { return Vec::new() };
+    let pods = i32::try_from(seen.pods.len()).unwrap_or(i32::MAX);
+    let shown = seen.children.iter().any(|(key, facts)| key.kind == ChildKind::Deployment && facts.shown);
+    let rolled = shown
+        && deployment.observed
+        && deployment.template == blueprint.hash
+        && deployment.replicas == deployment.updated
+        && deployment.updated == pods;
+    if !rolled || !seen.faults.children.is_empty() || !seen.foreign.is_empty() {
         return Vec::new();
     }
-    let old = seen.children.keys().filter(|key| key.kind == ChildKind::ConfigMap);
-    old.filter(|key| Some(*key) != wanted).cloned().collect()
+    let old = seen.children.iter().filter(|(key, _)| key.kind == ChildKind::ConfigMap);
+    let old = old.filter(|(key, _)| Some(*key) != blueprint.agent.as_ref());
+    old.filter_map(|(key, facts)| Some(DeleteChild { key: key.clone(), uid: facts.uid.clone()? })).collect()
 }
 
 /// `headless` publishes the addresses of pods that are not ready, paused ones for instance.
@@ -181,21 +256,23 @@ fn service(runtime: &AgentRuntime, name: String, headless: bool) -> Child {
     finish(ChildKind::Service, name, object, &[])
 }
 
-fn volume_claim(runtime: &AgentRuntime, claim: &VolumeClaim) -> Child {
-    let name = claim_name(runtime);
+/// A volume that somebody has made larger stays so: a smaller one would be refused.
+fn volume_claim(runtime: &AgentRuntime, claim: &VolumeClaim, there: Option<&str>) -> Child {
+    let name = claim_name(name_of(runtime));
+    let size = there.filter(|there| quantity::is_at_least(there, &claim.size)).unwrap_or(&claim.size);
     let mut object = manifest::object(runtime, "v1", "PersistentVolumeClaim", &name);
     if claim.when_deleted == WhenDeleted::Retain {
         manifest::disown(&mut object);
     }
     let mut spec = json!({
         "accessModes": ["ReadWriteOncePod"],
-        "resources": { "requests": { "storage": claim.size } },
+        "resources": { "requests": { "storage": size } },
     });
     if let Some(class) = &claim.storage_class_name {
         template::merge(&mut spec, &json!({ "storageClassName": class }));
     }
     manifest::set(&mut object, "spec", spec);
-    finish(ChildKind::PersistentVolumeClaim, name, object, &[])
+    finish(ChildKind::PersistentVolumeClaim, name, object, &[KEPT_BY_ARGO])
 }
 
 fn service_account(runtime: &AgentRuntime) -> Child {
@@ -226,10 +303,10 @@ fn disruption_budget(runtime: &AgentRuntime, protection: Protection) -> Child {
 /// Only declared ports can be reached. From everywhere unless the spec names peers, as the lifecycle port is
 /// also the one that users send their triggers to; commands on it are guarded by themselves. Policies add
 /// up, so no other could keep out what this one lets in. The operator is let in always.
-fn network_policy(runtime: &AgentRuntime, settings: &Settings, template: &Value) -> Child {
+fn network_policy(runtime: &AgentRuntime, settings: &Settings, template: &Value, open: &BTreeSet<u16>) -> Child {
     let name = name_of(runtime).to_owned();
     let mut object = manifest::object(runtime, "networking.k8s.io/v1", "NetworkPolicy", &name);
-    let ports = template::ports(template);
+    let ports = template::ports(template, open);
     let ingress = match &runtime.spec.network_policy_peers {
         None => json!([{ "ports": ports }]),
         Some(peers) => {
@@ -257,7 +334,6 @@ fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: 
         &mut object,
         "spec",
         json!({
-            "replicas": replicas,
             "revisionHistoryLimit": 3,
             "progressDeadlineSeconds": runtime.spec.progress_deadline_seconds,
             "selector": { "matchLabels": manifest::match_labels(name_of(runtime)) },
@@ -275,6 +351,8 @@ fn deployment(runtime: &AgentRuntime, policy: &Policy, replicas: i32, template: 
     };
     if let Some(Value::Object(spec)) = child.manifest.get_mut("spec") {
         spec.insert("strategy".to_owned(), described);
+        // No part of the hash: the number is changed alone too.
+        spec.insert("replicas".to_owned(), json!(replicas));
     }
     child
 }

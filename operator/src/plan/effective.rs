@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use lifecycle::{Desired, DrainMode};
 
-use super::policy::{self, Policy, RECONCILE_ANNOTATION, held, in_force, is_disabled};
+use super::policy::{self, Policy, RECONCILE_ANNOTATION, held, in_force, is_disabled, is_left_alone};
 use super::spans::until;
 use super::{freezes, windows};
-use crate::observe::Observed;
+use crate::observe::{Legible, Observed};
 
 /// The source of what is paused because its pods are replaced.
 const ROLLOUT: &str = "Rollout";
@@ -40,6 +40,11 @@ pub(super) struct Effective {
 }
 
 impl Effective {
+    /// Whether its children stay as they are: it asks for that, is being deleted, or its children cannot be listed.
+    pub(super) fn leaves_children(&self, seen: &Observed) -> bool {
+        self.disabled || seen.runtime.metadata.deletion_timestamp.is_some() || seen.unlisted.is_some()
+    }
+
     /// Keeps what is in force as long as something is to be done before it changes.
     pub(super) fn hold_back(&mut self, seen: &Observed, holds: bool) {
         if let Some(file) = in_force(seen).filter(|_| holds) {
@@ -105,10 +110,10 @@ impl Claim {
 /// `drains` says that pods are to be idle before others replace them, which only what runs asks for.
 pub(super) fn decide(seen: &Observed, drains: bool, now: Timestamp) -> Effective {
     let runtime = seen.runtime.as_ref();
-    let disabled = is_disabled(runtime);
+    let disabled = is_left_alone(seen);
     let own = own(seen, disabled);
     let mut edges = Vec::new();
-    let mut trouble = disabled.then(|| {
+    let mut trouble = is_disabled(runtime).then(|| {
         let what =
             format!("{RECONCILE_ANNOTATION} is disabled: its spec and children are left alone; remove the annotation");
         ("Disabled", what)
@@ -120,7 +125,7 @@ pub(super) fn decide(seen: &Observed, drains: bool, now: Timestamp) -> Effective
     }
     let unsure = from_freezes(seen, &own, now, &mut claims, &mut edges);
     let frozen = claims.iter().any(|claim| claim.kind == Kind::Freeze);
-    claims.push(base(runtime, &own, disabled, frozen));
+    claims.push(base(seen, &own, disabled, frozen));
     if drains && claims.iter().all(|claim| claim.desired == Desired::Running) {
         claims.push(Claim::of(Kind::Rollout, "", Desired::Paused, &own));
     }
@@ -164,8 +169,14 @@ fn own(seen: &Observed, disabled: bool) -> Policy {
 
 /// What the object is to be without windows and freezes. One that is left alone stays as it was, except that
 /// what a freeze made of it does not outlive the freeze.
-fn base(runtime: &AgentRuntime, own: &Policy, disabled: bool, frozen: bool) -> Claim {
+fn base(seen: &Observed, own: &Policy, disabled: bool, frozen: bool) -> Claim {
+    let runtime = seen.runtime.as_ref();
     match present(runtime) {
+        // Neither its spec nor its status can be read: it is held as the boot file says, or else at rest.
+        None if disabled && matches!(seen.legible, Legible::MetadataAlone(_)) => {
+            let held = in_force(seen).map_or(Desired::Paused, |file| file.state);
+            Claim::of(Kind::Kept, "", held, own)
+        }
         Some((source, desired)) if disabled && !source.starts_with("Freeze") && source != ROLLOUT => {
             Claim::of(Kind::Kept, source, desired, own)
         }

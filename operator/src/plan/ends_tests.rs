@@ -40,7 +40,7 @@ fn nothing_that_is_made_for_an_object_can_hold_up_its_deletion() {
     for _ in 0..10 {
         let plan = world.step();
         let boot = plan.boot.iter().map(|boot| &boot.manifest);
-        for manifest in plan.apply.iter().map(|child| &child.manifest).chain(boot) {
+        for manifest in plan.children.apply.iter().map(|child| &child.manifest).chain(boot) {
             let metadata = &manifest["metadata"];
             assert!(metadata.get("finalizers").is_none(), "{metadata}");
             let owners = metadata["ownerReferences"].as_array().unwrap();
@@ -87,8 +87,9 @@ fn a_clock_that_is_put_back_holds_up_neither_a_call_nor_the_status() {
     world.contacts.get_mut("pod-1").unwrap().next_attempt = None;
     for _ in 0..4 {
         world.step();
+        world.now += super::super::status::PROGRESS;
     }
-    assert_eq!((world.condition("Ready").as_str(), world.status().epoch), ("False Pausing", 2), "it is said at once");
+    assert_eq!((world.condition("Ready").as_str(), world.status().epoch), ("False Pausing", 2), "it is said soon");
     world.finish_work();
     world.settle(20);
     assert_eq!(world.condition("Ready"), "True Paused");

@@ -1,65 +1,126 @@
 //! The effective state and its epoch: raised by one exactly when the state, the mode or the drain policy changes.
 
-use crds::AgentRuntime;
+use std::time::Duration;
+
 use jiff::Timestamp;
-use lifecycle::{BootFile, Desired};
+use lifecycle::wire::Status;
+use lifecycle::{BootFile, Desired, State};
 use serde_json::json;
 
 use super::hooks::Hooks;
 use super::names::{boot_name, name_of};
-use super::policy::{Policy, in_force, is_disabled};
+use super::policy::{Policy, in_force, is_left_alone};
 use super::settings::Settings;
+use super::spans::since;
 use super::steps::{BootWrite, Confirm};
-use super::{keys, manifest};
+use super::{faults, keys, manifest};
 use crate::observe::{HookRecord, Observed};
 
 /// The boot file in force after this plan, and the write that makes it so.
 pub(super) struct Decided {
     pub(super) file: BootFile,
     pub(super) write: Option<BootWrite>,
+    /// The file in the store asks for something else and cannot be written now: pods are told nothing by it.
+    pub(super) unwritten: bool,
+}
+
+impl Decided {
+    /// Whether the store has the file already.
+    pub(super) fn is_stored(&self) -> bool {
+        self.write.is_none() && !self.unwritten
+    }
 }
 
 /// On the boot ConfigMap: which pods the hooks of a pause or resume are still to be called in.
 pub const HOOKS_ANNOTATION: &str = "agents.hive.dev/hooks";
 
-/// Keeps the epoch, or raises it. A lost or foreign ConfigMap is made again above everything that
-/// status, a pod or this process has ever shown, so that no pod refuses it as stale. Other keys are written
-/// under the same epoch.
-pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hooks: &Hooks) -> Decided {
+/// How far an epoch that a pod answers may be above what this operator knows to have been written. An image that counts
+/// by itself would raise it for ever, and at the end of the numbers there is no newer one.
+const BELIEVED: i64 = 1000;
+/// An epoch that pods answer is gone above no more often than this.
+const RAISE: Duration = Duration::from_secs(1);
+
+/// Keeps the epoch, or raises it. A lost ConfigMap is made again above everything that status, a pod or this process has
+/// ever shown, so that no pod refuses it as stale. Other keys are written under the same epoch.
+pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hooks: &Hooks, now: Timestamp) -> Decided {
     let runtime = seen.runtime.as_ref();
-    let status = runtime.status.as_ref().map_or(0, |s| s.epoch);
-    let answered = seen.contacts.values().filter_map(|c| c.answer.as_ref()).map(|a| a.status.epoch).max();
-    // What this process has written may have been read by a pod that nobody has heard from since.
-    let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
-    let known = status.max(answered.unwrap_or(0)).max(written);
     let current = in_force(seen);
-    let (keys, nonce) = (keys::named(seen, current), nonce(runtime, current));
-    let kept = current.filter(|file| policy.is_in(file) && file.epoch >= known && file.resume_nonce == nonce);
-    let file = match kept {
+    let known = known(seen, current);
+    let (keys, nonce) = (keys::named(seen, current), nonce(seen, current));
+    let asked = |file: &&BootFile| policy.is_in(file) && file.resume_nonce == nonce;
+    let kept = current.filter(asked).filter(|file| file.epoch >= known || !may_raise(seen, file, now));
+    let kept = kept.filter(|file| !is_contradicted(seen, file));
+    let (file, same) = match kept {
         Some(file) if file.keys == keys => {
-            let same = seen.boot.as_ref().is_some_and(|boot| boot.hooks == hooks.record);
-            let write = (!same).then(|| write(seen, file, hooks.record.clone(), None));
-            return Decided { file: file.clone(), write };
+            (file.clone(), seen.boot.as_ref().is_some_and(|boot| boot.hooks == hooks.record))
         }
         // Other keys are no other state: pods that acknowledged the epoch have still acknowledged it.
-        Some(file) => BootFile { keys, keys_version: file.keys_version + 1, ..file.clone() },
+        Some(file) => (BootFile { keys, keys_version: file.keys_version.saturating_add(1), ..file.clone() }, false),
         None => {
-            let epoch = current.map_or(0, |file| file.epoch).max(known) + 1;
-            let release_epoch = release_epoch(runtime, current, epoch);
-            BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }
+            let epoch = current.map_or(0, |file| file.epoch).max(known).saturating_add(1);
+            let release_epoch = release_epoch(seen, current, epoch);
+            (BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }, false)
         }
     };
+    if same {
+        return Decided { file, write: None, unwritten: false };
+    }
+    // What is being deleted and has lost its file gets no new one.
+    let forbidden = current.is_none() && runtime.metadata.deletion_timestamp.is_some();
+    if forbidden || !faults::is_due(seen.faults.boot.as_ref(), "", now) {
+        let stored = current.cloned().unwrap_or_else(|| policy.file(runtime, known));
+        return Decided { file: stored, write: None, unwritten: kept.is_none() };
+    }
     let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
-    let confirm = lets_run(seen, current, &file).then_some(Confirm { freezes: settings.obey_freezes });
-    Decided { write: Some(write(seen, &file, record, confirm)), file }
+    let confirm = lets_run(current, &file).then_some(Confirm { freezes: settings.obey_freezes });
+    Decided { write: Some(write(seen, &file, record, confirm)), file, unwritten: false }
 }
 
-/// Whether the file lets run what one holds back that this process has not written, or has written for a newer spec.
-fn lets_run(seen: &Observed, current: Option<&BootFile>, next: &BootFile) -> bool {
+/// The highest epoch that may have been given out.
+fn known(seen: &Observed, current: Option<&BootFile>) -> i64 {
+    let status = seen.runtime.status.as_ref().map_or(0, |s| s.epoch);
+    // What this process has written may have been read by a pod that nobody has heard from since.
+    let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
+    let stored = current.map_or(0, |file| file.epoch);
+    let ours = status.max(written).max(stored);
+    let answers = seen.contacts.values().filter_map(|contact| contact.answer.as_ref());
+    let answered = answers.map(|answer| answer.status.epoch).filter(|epoch| *epoch <= ours.saturating_add(BELIEVED));
+    answered.max().unwrap_or(0).max(ours)
+}
+
+/// Whether the epoch may be raised again though nothing else is asked for.
+fn may_raise(seen: &Observed, file: &BootFile, now: Timestamp) -> bool {
+    let raised = seen.epoch_since.filter(|(epoch, from)| *epoch == file.epoch && *from <= now);
+    raised.is_none_or(|(_, from)| since(now, from) >= RAISE)
+}
+
+/// Whether a pod holds this very epoch and obeys another command by it. The epoch was given out twice: the store was put
+/// back, or the file was lost with the status not yet written. One that this process has written is its own.
+fn is_contradicted(seen: &Observed, file: &BootFile) -> bool {
+    let ours = seen.epoch_since.is_some_and(|(epoch, from)| epoch == file.epoch && from > Timestamp::UNIX_EPOCH);
+    let live = seen.pods.iter().filter(|pod| !pod.ended && pod.container.is_some());
+    let answers = live.filter_map(|pod| {
+        let answer = seen.contacts.get(&pod.uid)?.answer.as_ref()?;
+        (answer.container == pod.container).then_some(answer.status.as_ref())
+    });
+    let contradicts = |status: &Status| {
+        let held = status.holds.iter().any(|hold| hold == "operator");
+        let settled = status.epoch == file.epoch && !status.awaiting_confirmation;
+        settled
+            && match file.state {
+                Desired::Running => held,
+                Desired::Paused | Desired::Stopped => status.state == State::Running && !held,
+            }
+    };
+    !ours && answers.into_iter().any(contradicts)
+}
+
+/// Whether the file lets run what another one holds back. It is confirmed whoever wrote that: a watch may be dead
+/// without a sign, and another leader may have said meanwhile that nothing runs.
+fn lets_run(current: Option<&BootFile>, next: &BootFile) -> bool {
     let Some(current) = current else { return next.state == Desired::Running && next.epoch > 1 };
-    let ours = seen.epoch_since.is_some_and(|(epoch, from)| epoch == current.epoch && from > Timestamp::UNIX_EPOCH);
     let loosens = next.state == Desired::Running && current.state != Desired::Running;
-    (!ours || seen.outdated) && (loosens || next.release_epoch > current.release_epoch)
+    loosens || next.release_epoch > current.release_epoch
 }
 
 fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: Option<Confirm>) -> BootWrite {
@@ -80,21 +141,23 @@ fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: O
 }
 
 /// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.
-fn nonce(runtime: &AgentRuntime, current: Option<&BootFile>) -> Option<String> {
+fn nonce(seen: &Observed, current: Option<&BootFile>) -> Option<String> {
+    let runtime = seen.runtime.as_ref();
     let before = || match current {
         Some(file) => file.resume_nonce.clone(),
         None => runtime.status.as_ref()?.resume_nonce.clone(),
     };
     // One that asks to be left alone asks for nothing.
-    runtime.spec.resume_nonce.clone().filter(|_| !is_disabled(runtime)).or_else(before)
+    runtime.spec.resume_nonce.clone().filter(|_| !is_left_alone(seen)).or_else(before)
 }
 
 /// The epoch of the last release: a changed nonce makes it this one.
-fn release_epoch(runtime: &AgentRuntime, current: Option<&BootFile>, epoch: i64) -> i64 {
+fn release_epoch(seen: &Observed, current: Option<&BootFile>, epoch: i64) -> i64 {
+    let runtime = seen.runtime.as_ref();
     let (before, release) = match current {
         Some(file) => (file.resume_nonce.clone(), file.release_epoch),
         // The file is lost, and with it which pods had obeyed; status tells whether the nonce is new.
         None => (runtime.status.as_ref().and_then(|status| status.resume_nonce.clone()), 0),
     };
-    if nonce(runtime, current) == before { release } else { epoch }
+    if nonce(seen, current) == before { release } else { epoch }
 }

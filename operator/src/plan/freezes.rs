@@ -159,7 +159,7 @@ fn held_by<'a>(
 ) -> impl Iterator<Item = &'a AgentRuntime> {
     runtimes.filter(|runtime| {
         let namespace = namespaces.get(runtime.namespace().as_deref().unwrap_or_default());
-        runtime.metadata.deletion_timestamp.is_none() && selects(freeze, namespace, runtime.labels()) == Some(true)
+        selects(freeze, namespace, runtime.labels()) == Some(true)
     })
 }
 
@@ -167,12 +167,14 @@ fn name_of(runtime: &AgentRuntime) -> (String, String) {
     (runtime.namespace().unwrap_or_default(), runtime.name_any())
 }
 
-/// The status of a freeze, from what the statuses of the runtimes say; none when it says what stands already.
+/// The status of a freeze, from what the statuses of the runtimes say and what `stored` says of the state and the epoch of
+/// their boot files; none when it says what stands already. What is being deleted counts until it is gone with its pods.
 #[must_use]
 pub fn report<'a>(
     freeze: &AgentFreeze,
     runtimes: impl Iterator<Item = &'a AgentRuntime>,
     namespaces: &BTreeMap<String, Labels>,
+    stored: impl Fn(&AgentRuntime) -> Option<(Desired, i64)>,
     now: Timestamp,
 ) -> Option<AgentFreezeStatus> {
     if freeze.metadata.deletion_timestamp.is_some() {
@@ -181,8 +183,9 @@ pub fn report<'a>(
     let live = in_force(freeze, now);
     let matched: Vec<&AgentRuntime> = held_by(freeze, runtimes, namespaces).filter(|_| live).collect();
     let status = |runtime: &'a AgentRuntime| runtime.status.as_ref();
-    let (mut pending, reached): (Vec<&AgentRuntime>, Vec<&AgentRuntime>) =
-        matched.iter().partition(|runtime| !status(runtime).is_some_and(|status| is_reached(freeze, status)));
+    let (mut pending, reached): (Vec<&AgentRuntime>, Vec<&AgentRuntime>) = matched
+        .iter()
+        .partition(|runtime| !status(runtime).is_some_and(|status| is_reached(freeze, status, stored(runtime))));
     let is_unknown = |status: &AgentRuntimeStatus| status.state == Some(RuntimeState::Unknown);
     let unreachable = pending.iter().filter(|runtime| status(runtime).is_some_and(is_unknown)).count();
     let overdue = pending.iter().filter(|runtime| status(runtime).is_some_and(is_overdue)).count();
@@ -208,14 +211,21 @@ struct Counts {
     overdue: usize,
 }
 
-/// Every pod of the runtime has acknowledged a state at least as severe, and nothing is in flight.
-fn is_reached(freeze: &AgentFreeze, status: &AgentRuntimeStatus) -> bool {
-    let wanted = crd_state(held(freeze.spec.state));
+/// Every pod of the runtime has acknowledged a state at least as severe, and nothing is in flight: by a status of the very
+/// epoch that the boot file has. One from before a resume says paused too.
+fn is_reached(freeze: &AgentFreeze, status: &AgentRuntimeStatus, stored: Option<(Desired, i64)>) -> bool {
+    let asked = held(freeze.spec.state);
+    let wanted = crd_state(asked);
+    let speaks = match stored {
+        Some((state, epoch)) => state >= asked && status.epoch == epoch,
+        // One that was never commanded has no pod.
+        None => status.epoch == 0 && status.replicas == 0,
+    };
     let there = match freeze.spec.state {
         HeldState::Paused => matches!(status.state, Some(RuntimeState::Paused | RuntimeState::Stopped)),
         HeldState::Stopped => status.state == Some(RuntimeState::Stopped),
     };
-    there && status.desired_state.is_some_and(|desired| desired >= wanted)
+    speaks && there && status.desired_state.is_some_and(|desired| desired >= wanted)
 }
 
 fn is_overdue(status: &AgentRuntimeStatus) -> bool {

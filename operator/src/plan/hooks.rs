@@ -59,7 +59,7 @@ pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> 
     match (file.state, effective.policy.desired) {
         (Desired::Running, Desired::Paused) if effective.kind != Kind::Freeze => {
             let Some(hook) = &lifecycle.pre_pause else { return keep };
-            let epoch = file.epoch + 1;
+            let epoch = file.epoch.saturating_add(1);
             let begun = recorded.filter(|record| is_of(record, HookKind::PrePause, epoch));
             if begun.is_none() && unheard(seen) > 0 {
                 return Hooks { holds: true, under_way: Some((HookKind::PrePause, unheard(seen))), ..keep };

@@ -10,7 +10,7 @@ use lifecycle::BootFile;
 use lifecycle::wire::Status;
 
 use super::names::uid_of;
-use super::policy::is_disabled;
+use super::policy::is_left_alone;
 use crate::observe::Observed;
 
 /// How long the old key waits for pods that do not say that they hold the new one. Such a pod is out of
@@ -31,7 +31,7 @@ pub struct Signer {
 /// The keys that the boot file of an object is to name, newest first; none where commands are not signed. One that
 /// is left alone goes on as its present file says.
 pub(super) fn named(seen: &Observed, current: Option<&BootFile>) -> Vec<String> {
-    let signed = match current.filter(|_| is_disabled(&seen.runtime)) {
+    let signed = match current.filter(|_| is_left_alone(seen)) {
         Some(file) => !file.keys.is_empty(),
         None => seen.runtime.spec.lifecycle.auth == CommandAuth::Signed,
     };

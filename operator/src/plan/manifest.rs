@@ -28,10 +28,19 @@ pub fn selector(runtimes: &[String]) -> String {
 pub(super) fn labels(runtime: &str) -> Value {
     json!({
         "app.kubernetes.io/name": "agent-runtime",
-        "app.kubernetes.io/instance": runtime,
         "app.kubernetes.io/managed-by": MANAGED_BY,
         RUNTIME_LABEL: runtime,
     })
+}
+
+/// Those of a pod: a change of them would replace every pod. No other object bears the instance, by which Argo CD, where
+/// it tracks by label, takes what has no owner for its own and prunes it: the claim with the executions.
+pub(super) fn pod_labels(runtime: &str) -> Value {
+    let mut labels = labels(runtime);
+    if let Value::Object(labels) = &mut labels {
+        labels.insert("app.kubernetes.io/instance".to_owned(), json!(runtime));
+    }
+    labels
 }
 
 pub(super) fn match_labels(runtime: &str) -> Value {
@@ -94,7 +103,7 @@ pub(super) fn finish(
         all.insert((*key).to_owned(), json!(value));
     }
     set_metadata(&mut object, "annotations", Value::Object(all));
-    Child { key: ChildKey { kind, name }, hash, manifest: object }
+    Child { key: ChildKey { kind, name }, hash, uid: None, manifest: object }
 }
 
 /// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.

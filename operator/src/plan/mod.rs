@@ -6,6 +6,7 @@ mod children;
 mod conditions;
 mod effective;
 mod epoch;
+mod faults;
 pub mod freezes;
 mod hooks;
 mod keys;
@@ -14,6 +15,7 @@ mod names;
 mod pods;
 mod policy;
 mod protection;
+mod quantity;
 mod reading;
 mod rollout;
 mod settings;
@@ -33,12 +35,12 @@ pub use children::{STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION};
 pub use epoch::HOOKS_ANNOTATION;
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{HASH_ANNOTATION, MANAGED_BY, selector};
-pub use names::{boot_name, deployment_name};
+pub use names::{boot_name, claim_name, deployment_key, deployment_name};
 pub use policy::RECONCILE_ANNOTATION;
 pub use protection::PROTECTED_SINCE;
 pub use settings::Settings;
 pub use sketch::Sketch;
-pub use steps::{Announcement, BootWrite, Call, Child, Confirm, Deed, Order, Plan, Scale};
+pub use steps::{Announcement, BootWrite, Call, Child, ChildrenPlan, Confirm, Deed, DeleteChild, Order, Plan, Scale};
 
 use effective::Kind;
 
@@ -52,10 +54,6 @@ pub fn plan(seen: &Observed, settings: &Settings, now: Timestamp) -> Plan {
 #[must_use]
 pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &mut Sketch) -> Plan {
     let runtime = seen.runtime.as_ref();
-    if runtime.metadata.deletion_timestamp.is_some() {
-        // Owner references take the children away; pods drain by themselves on SIGTERM.
-        return Plan::default();
-    }
     sketch.renew(seen, settings);
     let drains = sketch.blueprint(seen, settings).is_some_and(|blueprint| rollout::drains(seen, blueprint));
     let mut effective = effective::decide(seen, drains, now);
@@ -63,21 +61,22 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     effective.hold_back(seen, hooks.holds);
     let policy = effective.policy.clone();
     let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
-    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, settings, &policy, &hooks));
+    let decided = untouched.unwrap_or_else(|| epoch::decide(seen, settings, &policy, &hooks, now));
     let standings = pods::standings(seen, decided.file.epoch, policy.desired, now);
     let protection = protection::decide(seen, &standings, now);
-    let wanted = if effective.disabled {
+    let waits = effective.kind == Kind::Rollout
+        && (hooks.holds || standings.iter().any(|standing| rollout::waits_for(standing, seen, &policy, now)));
+    let wanted = if effective.leaves_children(seen) {
         suspended::wanted(seen, &policy, &standings)
     } else {
-        let waits = effective.kind == Kind::Rollout
-            && (hooks.holds || standings.iter().any(|standing| rollout::waits_for(standing, seen, &policy, now)));
-        children::plan(seen, settings, &policy, &standings, protection, waits, sketch)
+        let gate = children::Gate { replaced: !waits, stored: decided.is_stored() };
+        children::plan(seen, settings, &policy, &standings, protection, gate, sketch, now)
     };
-    let scale = suspended::scale(seen, &policy, effective.disabled, &wanted);
-    let reading = reading::Reading::of(seen, &decided.file, &effective, &hooks, &standings, &wanted, now);
+    let scale = suspended::scale(seen, &policy, &effective, &wanted, now).filter(|_| !decided.unwritten);
+    let reading = reading::Reading::of(seen, &decided, &effective, &hooks, &standings, &wanted, now);
     let barrier = reading.needs_barrier.then_some(decided.file.epoch);
     let next = status::write(seen, &reading, &effective, now);
-    let settled = reading.ready || reading.stalled.is_some();
+    let settled = reading.ready || (reading.stalled.is_some() && seen.unlisted.is_none());
     let kept_back = match &next {
         Some(next) if !settled => status::kept_back(seen, decided.write.is_some(), next, now),
         Some(_) | None => None,
@@ -89,26 +88,13 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
         }
         Some(_) | None => (None, Vec::new()),
     };
-    let mut orders = pods::orders(runtime, seen, &standings, &decided.file, &policy, now);
+    let mut orders = pods::orders(runtime, seen, &standings, &decided, &policy, now);
     orders.extend(hooks::orders(seen, &hooks));
     let edges = [hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
-    let looks = [agent::look_again(seen, now), Some(pods::look_again(seen, &standings, now))];
-    let again = edges.into_iter().chain(looks);
-    // A spec from before one that was shown would take a rollout back.
-    let touches = !wanted.apply.is_empty() || !wanted.delete.is_empty() || scale.is_some();
-    let confirm = (seen.outdated && touches).then_some(Confirm { freezes: false });
-    Plan {
-        boot: decided.write,
-        confirm,
-        apply: wanted.apply,
-        delete: wanted.delete,
-        scale,
-        orders,
-        barrier,
-        status,
-        events,
-        again: again.flatten().min(),
-    }
+    let looks = [Some(pods::look_again(seen, &standings, now)), faults::look_again(seen, now)];
+    let again = edges.into_iter().chain(looks).flatten().min();
+    let children = children::steps(seen, &effective, wanted, now);
+    Plan { boot: decided.write, children, scale, orders, barrier, status, events, again }
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use crds::AgentRuntime;
 
+use crate::observe::{ChildKey, ChildKind};
+
 pub(super) fn name_of(runtime: &AgentRuntime) -> &str {
     runtime.metadata.name.as_deref().unwrap_or_default()
 }
@@ -16,6 +18,12 @@ pub fn deployment_name(runtime: &str) -> String {
     runtime.to_owned()
 }
 
+/// The kind and name of the Deployment.
+#[must_use]
+pub fn deployment_key(runtime: &str) -> ChildKey {
+    ChildKey { kind: ChildKind::Deployment, name: deployment_name(runtime) }
+}
+
 /// The name of the boot ConfigMap.
 #[must_use]
 pub fn boot_name(runtime: &str) -> String {
@@ -23,6 +31,7 @@ pub fn boot_name(runtime: &str) -> String {
 }
 
 /// The name of the claim that executions are kept on.
-pub(super) fn claim_name(runtime: &AgentRuntime) -> String {
-    format!("{}-data", name_of(runtime))
+#[must_use]
+pub fn claim_name(runtime: &str) -> String {
+    format!("{runtime}-data")
 }

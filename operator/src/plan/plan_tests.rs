@@ -15,8 +15,8 @@ use serde_json::Value;
 use super::*;
 use crate::observe::fleet::FleetView;
 use crate::observe::{
-    AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, ChildKind, Contact, DeploymentFacts, Heard, HookOutcome,
-    PodFacts, Refusal, calls_ended,
+    AgentText, Barrier, BootConfigMap, Cause, ChildFacts, ChildKey, ChildKind, Contact, DeploymentFacts, Fault, Faults,
+    Heard, HookOutcome, PodFacts, calls_ended,
 };
 
 #[path = "asking_tests.rs"]
@@ -45,6 +45,10 @@ fn settings() -> Settings {
     }
 }
 
+fn fault(of: &str, cause: Cause, now: Timestamp) -> Fault {
+    Fault::again(None, of, cause, now, |_| jiff::SignedDuration::from_secs(20))
+}
+
 /// What a cluster would hold: carries out plans without any of the I/O.
 #[derive(Clone)]
 struct World {
@@ -55,7 +59,7 @@ struct World {
     pods: Vec<Pod>,
     contacts: HashMap<String, Contact>,
     barrier: Option<Barrier>,
-    refusal: Option<Refusal>,
+    faults: Faults,
     reported: Option<Timestamp>,
     epoch_since: Option<(i64, Timestamp)>,
     protected_since: Option<Timestamp>,
@@ -103,7 +107,7 @@ impl World {
             pods: Vec::new(),
             contacts: HashMap::new(),
             barrier: None,
-            refusal: None,
+            faults: Faults::default(),
             epoch_since: None,
             reported: None,
             protected_since: None,
@@ -126,8 +130,6 @@ impl World {
 
     fn observed(&self) -> Observed {
         Observed {
-            runtime: Arc::new(self.runtime.clone()),
-            outdated: false,
             boot: self.boot.clone(),
             children: self.children.clone(),
             deployment: self.deployment.clone(),
@@ -138,10 +140,18 @@ impl World {
             epoch_since: self.epoch_since,
             reported: self.reported,
             keys: self.keys.clone().into(),
-            refusal: self.refusal.clone(),
+            faults: self.faults.clone(),
             protected_since: self.protected_since,
             fleet: self.fleet.clone(),
+            ..Observed::of(Arc::new(self.runtime.clone()))
         }
+    }
+
+    /// The API server refuses the child of this kind as it is drawn now.
+    fn refuse(&mut self, kind: ChildKind) {
+        let found = self.plan().children.apply.into_iter().find(|child| child.key.kind == kind).unwrap();
+        let cause = Cause::Refused { code: 422, message: "unknown field".to_owned() };
+        self.faults.children.insert(found.key, fault(&found.hash, cause, self.now));
     }
 
     fn facts(&self, pod: &Pod) -> PodFacts {
@@ -152,7 +162,9 @@ impl World {
             terminating: false,
             ended: false,
             ready: pod.state == State::Running,
+            port: None,
             container: Some(format!("{}-container", pod.uid).into()),
+            created: Some(at(0)),
             started: Some(at(0)),
             waiting: None,
             unsafe_target: None,
@@ -178,9 +190,9 @@ impl World {
             }
             self.writes += 1;
         }
-        for child in &plan.apply {
-            self.children
-                .insert(child.key.clone(), ChildFacts { hash: Some(child.hash.clone()), drifted: false, shown: true });
+        for child in &plan.children.apply {
+            let (hash, uid) = (Some(child.hash.clone()), Some(format!("{}-uid", child.key.name)));
+            self.children.insert(child.key.clone(), ChildFacts { hash, drifted: false, shown: true, uid });
             if child.key.kind == ChildKind::Deployment {
                 self.roll_out(child);
             }
@@ -190,8 +202,8 @@ impl World {
             }
             self.writes += 1;
         }
-        for key in &plan.delete {
-            self.children.remove(key);
+        for child in &plan.children.delete {
+            self.children.remove(&child.key);
         }
         if let Some(scale) = &plan.scale {
             let strategy = self.deployment.as_ref().unwrap().strategy.clone();
@@ -309,7 +321,8 @@ impl World {
     fn settle(&mut self, most: usize) -> usize {
         for steps in 0..most {
             let plan = self.step();
-            let idle = plan.boot.is_none() && plan.apply.is_empty() && plan.status.is_none() && plan.barrier.is_none();
+            let idle =
+                plan.boot.is_none() && !plan.children.is_due() && plan.status.is_none() && plan.barrier.is_none();
             if idle && plan.orders.is_empty() && plan.scale.is_none() {
                 return steps;
             }
@@ -360,14 +373,14 @@ fn show(plan: &Plan) -> String {
     if let Some(boot) = &plan.boot {
         let _ = writeln!(text, "boot: epoch {} {} replaces {:?}", boot.file.epoch, boot.file.state, boot.replaces);
     }
-    for child in &plan.apply {
+    for child in &plan.children.apply {
         let _ = writeln!(text, "apply: {:?} {}", child.key.kind, child.key.name);
     }
-    for key in &plan.delete {
+    for DeleteChild { key, .. } in &plan.children.delete {
         let _ = writeln!(text, "delete: {:?} {}", key.kind, key.name);
     }
     if let Some(scale) = &plan.scale {
-        let _ = writeln!(text, "scale: {} to {}", scale.deployment, scale.replicas);
+        let _ = writeln!(text, "scale: {} to {}", scale.deployment.name, scale.replicas);
     }
     for order in &plan.orders {
         let _ = match &order.call {
@@ -417,13 +430,19 @@ fn every_plan_from_apply_to_stop() {
 
 #[test]
 fn the_children_of_a_small_object() {
-    let plan = World::new(DesiredState::Running, 1).plan();
-    let children: Vec<&serde_json::Map<String, Value>> = plan.apply.iter().map(|child| &child.manifest).collect();
+    let children: Vec<_> =
+        applied(&World::new(DesiredState::Running, 1)).into_iter().map(|child| child.manifest).collect();
     insta::assert_snapshot!(serde_json::to_string_pretty(&children).unwrap());
 }
 
+/// Every child that is applied until nothing is to be done: what the pods need comes before them.
+fn applied(world: &World) -> Vec<Child> {
+    let mut world = world.clone();
+    (0..4).flat_map(|_| world.step().children.apply).collect()
+}
+
 fn child(world: &World, kind: ChildKind) -> Value {
-    let found = world.plan().apply.into_iter().find(|child| child.key.kind == kind);
+    let found = applied(world).into_iter().find(|child| child.key.kind == kind);
     Value::Object(found.map(|child| child.manifest).unwrap_or_default())
 }
 
@@ -521,7 +540,7 @@ fn a_changed_restart_nonce_changes_the_pods_and_nothing_else() {
     world.settle(20);
     world.runtime.spec.restart_nonce = Some("2".to_owned());
     let plan = world.plan();
-    assert_eq!(plan.apply.iter().map(|child| child.key.kind).collect::<Vec<_>>(), [ChildKind::Deployment]);
+    assert_eq!(plan.children.apply.iter().map(|child| child.key.kind).collect::<Vec<_>>(), [ChildKind::Deployment]);
     assert!(plan.boot.is_none(), "no new epoch");
 }
 
@@ -796,19 +815,19 @@ fn a_stop_that_takes_pods_away_is_not_taken_back_by_a_picture_from_before() {
     let mut world = World::new(DesiredState::Running, 1);
     world.settle(20);
     world.ask(DesiredState::Stopped);
-    let applies = |plan: &Plan| plan.apply.iter().any(|child| child.key.kind == ChildKind::Deployment);
     let mut before = world.clone();
-    while !applies(&world.step()) {
+    while world.step().scale.is_none() {
         before = world.clone();
     }
-    // The watch shows the Deployment and the pod of then; the pod was started anew, and has said nothing yet.
-    before.children = world.children.clone();
-    before.children.values_mut().for_each(|facts| facts.shown = false);
+    // The watch shows the pod of then, which was started anew and has said nothing yet, and the number of pods is known to
+    // have been written since.
+    before.deployment.as_mut().unwrap().wanted = 0;
     before.contacts.clear();
-    assert!(!applies(&before.plan()));
-    // A Deployment that is shown as it was applied, with the pods of then, is another's doing.
-    before.children.values_mut().for_each(|facts| facts.shown = true);
-    assert!(applies(&before.plan()));
+    let plan = before.plan();
+    assert!(plan.scale.is_none() && plan.children.apply.is_empty(), "{}", show(&plan));
+    // A number that is shown to be another is another's doing, and waits for the pods.
+    before.deployment.as_mut().unwrap().wanted = 1;
+    assert!(before.plan().scale.is_none());
 }
 
 #[test]
@@ -850,12 +869,13 @@ fn a_stop_takes_the_pods_away_though_nothing_can_be_applied() {
     for refused in [false, true] {
         let mut world = World::new(DesiredState::Running, 1);
         world.settle(20);
-        world.ask(DesiredState::Stopped);
         if refused {
-            world.refusal = Some(Refusal { generation: 2, message: "spec.template: unknown field".to_owned() });
+            world.runtime.spec.restart_nonce = Some("2".to_owned());
+            world.refuse(ChildKind::Deployment);
         } else {
             world.runtime.spec.template = host.as_object().cloned();
         }
+        world.ask(DesiredState::Stopped);
         world.settle(20);
         assert_eq!((world.pods.len(), world.status().state), (0, Some(RuntimeState::Stopped)), "{refused}");
         assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
@@ -875,15 +895,71 @@ fn while_paused_replicas_fall_and_do_not_rise() {
 }
 
 #[test]
-fn a_refused_template_stalls_and_is_not_tried_again_until_the_spec_changes() {
+fn refused_child_stalls_and_is_tried_again_later_or_once_it_differs() {
     let mut world = World::new(DesiredState::Running, 1);
-    world.refusal = Some(Refusal { generation: 1, message: "spec.template: unknown field".to_owned() });
-    let plan = world.plan();
-    assert!(plan.apply.is_empty());
-    world.settle(10);
+    world.settle(20);
+    world.runtime.spec.restart_nonce = Some("2".to_owned());
+    world.refuse(ChildKind::Deployment);
+    assert!(world.plan().children.apply.is_empty());
+    world.step();
     assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
-    world.ask(DesiredState::Running);
-    assert!(!world.plan().apply.is_empty());
+    let mut later = world.clone();
+    later.now += jiff::SignedDuration::from_secs(21);
+    assert_eq!(later.plan().children.apply.len(), 1, "the cause may be gone");
+    world.runtime.spec.restart_nonce = Some("3".to_owned());
+    assert_eq!(world.plan().children.apply.len(), 1, "another manifest is tried at once");
+}
+
+#[test]
+fn failing_child_holds_up_neither_its_neighbors_nor_a_pause() {
+    for kind in
+        [ChildKind::ServiceAccount, ChildKind::PodDisruptionBudget, ChildKind::NetworkPolicy, ChildKind::ConfigMap]
+    {
+        let mut world = World::new(DesiredState::Running, 1);
+        world.settle(20);
+        world.children.values_mut().for_each(|facts| facts.drifted = true);
+        world.refuse(kind);
+        let applied: Vec<ChildKind> = world.plan().children.apply.iter().map(|child| child.key.kind).collect();
+        assert!(!applied.contains(&kind) && !applied.is_empty(), "{kind:?}: {applied:?}");
+        world.ask(DesiredState::Paused);
+        for _ in 0..3 {
+            world.step();
+        }
+        let status = world.status();
+        assert_eq!((status.state, status.observed_generation), (Some(RuntimeState::Paused), 2), "{kind:?}");
+        assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
+    }
+}
+
+#[test]
+fn boot_file_that_cannot_be_written_sends_no_command_and_is_told() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.ask(DesiredState::Paused);
+    let cause = Cause::Refused { code: 403, message: "exceeded quota".to_owned() };
+    world.faults.boot = Some(fault("", cause, world.now));
+    let plan = world.step();
+    assert!(plan.boot.is_none() && plan.scale.is_none() && plan.barrier.is_none(), "{}", show(&plan));
+    let commands = plan.orders.iter().filter(|order| matches!(order.call, Call::Command { .. })).count();
+    assert_eq!(commands, 0, "a pod that boots would obey the file");
+    assert_eq!(world.condition("Stalled"), "True BootFileUnwritable");
+    assert_eq!(world.status().state, Some(RuntimeState::Pausing), "nothing is called paused");
+    world.now += jiff::SignedDuration::from_secs(21);
+    assert!(world.plan().boot.is_some(), "it is tried again");
+}
+
+#[test]
+fn foreign_object_of_a_childs_name_is_left_alone_and_named() {
+    let mut world = World::new(DesiredState::Running, 1);
+    let key = ChildKey { kind: ChildKind::Service, name: "demo".to_owned() };
+    world.step();
+    world.children.remove(&key);
+    let foreign = BTreeMap::from([(key.clone(), "its controller is Shop shop".to_owned())]);
+    let plan = plan(&Observed { foreign, ..world.observed() }, &settings(), world.now);
+    assert!(plan.children.apply.iter().all(|child| child.key != key));
+    let stalled = plan.status.unwrap().conditions.into_iter().find(|condition| condition.type_ == "Stalled").unwrap();
+    assert_eq!(stalled.reason, "NameTaken");
+    assert!(stalled.message.contains("Service demo") && stalled.message.contains("Shop"), "{}", stalled.message);
 }
 
 #[test]
@@ -919,11 +995,21 @@ fn a_pod_on_its_way_out_may_stop_answering() {
 }
 
 #[test]
-fn a_deleted_object_is_left_alone() {
+fn object_that_is_being_deleted_is_paused_and_its_children_are_left_alone() {
     let mut world = World::new(DesiredState::Running, 1);
     world.settle(20);
     world.runtime.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
-    assert_eq!(world.plan(), Plan::default());
+    world.runtime.spec.restart_nonce = Some("2".to_owned());
+    world.children.clear();
+    world.ask(DesiredState::Paused);
+    for _ in 0..4 {
+        let plan = world.step();
+        assert!(!plan.children.is_due() && plan.scale.is_none(), "{}", show(&plan));
+    }
+    assert_eq!((world.status().state, world.condition("Ready").as_str()), (Some(RuntimeState::Paused), "True Paused"));
+    // A boot file that is gone is not made anew: its namespace may be going too.
+    world.boot = None;
+    assert!(world.plan().boot.is_none());
 }
 
 #[derive(Clone, Debug)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 use crds::{AgentRuntime, RuntimeState};
 use jiff::Timestamp;
 use lifecycle::wire::{Command, Status};
-use lifecycle::{BootFile, Desired, State};
+use lifecycle::{Desired, State};
 
+use super::epoch::Decided;
 use super::keys;
 use super::names::uid_of;
 use super::policy::Policy;
@@ -21,6 +22,9 @@ const ASK_EVERY: Duration = Duration::from_secs(30);
 const TOGETHER: Duration = Duration::from_secs(5);
 /// How long a drain is followed by one call.
 const FOLLOW: Duration = Duration::from_secs(20);
+/// The least time between an answer and the next question: an image that answers a long poll at once, or whose status
+/// changes all the time, is asked no more often.
+const APART: Duration = Duration::from_millis(50);
 /// How long a container may take from its start to its first answer before it counts as unknown.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
@@ -65,13 +69,14 @@ impl Standing<'_> {
 
 pub(super) fn standings<'a>(seen: &'a Observed, epoch: i64, desired: Desired, now: Timestamp) -> Vec<Standing<'a>> {
     let live = seen.pods.iter().filter(|pod| !pod.ended);
-    live.map(|pod| standing(pod, seen.contacts.get(&pod.uid), epoch, desired, now)).collect()
+    let begun = seen.epoch_since.map_or(now, |(_, from)| from);
+    live.map(|pod| standing(pod, seen.contacts.get(&pod.uid), (epoch, begun), desired, now)).collect()
 }
 
 fn standing<'a>(
     pod: &'a PodFacts,
     contact: Option<&'a Contact>,
-    epoch: i64,
+    (epoch, begun): (i64, Timestamp),
     desired: Desired,
     now: Timestamp,
 ) -> Standing<'a> {
@@ -97,6 +102,8 @@ fn standing<'a>(
         (true, Some(from)) => Some(since(now, from)),
         // No container runs: nothing can be executing, and a stop need not wait for one to come up.
         (false, _) => Some(Duration::MAX),
+        // One that is never called cannot say that it has stopped, and holds a stop up no longer than one that hangs.
+        (true, None) if pod.unsafe_target.is_some() => Some(since(now, begun)),
         (true, None) => None,
     };
     Standing { pod, heard, acknowledged, reached, state, message, out_of_reach }
@@ -145,7 +152,7 @@ pub(super) fn orders(
     runtime: &AgentRuntime,
     seen: &Observed,
     standings: &[Standing<'_>],
-    file: &BootFile,
+    decided: &Decided,
     policy: &Policy,
     now: Timestamp,
 ) -> Vec<Order> {
@@ -153,8 +160,8 @@ pub(super) fn orders(
     let reachable = standings.iter().filter(|s| s.pod.container.is_some());
     reachable
         .filter_map(|standing| {
-            let address = SocketAddr::new(standing.pod.address?, port);
-            let call = call(runtime, seen, standing, file, policy, now)?;
+            let address = SocketAddr::new(standing.pod.address?, standing.pod.port.unwrap_or(port));
+            let call = call(runtime, seen, standing, decided, policy, now)?;
             Some(Order {
                 pod: standing.pod.uid.clone(),
                 name: standing.pod.name.clone(),
@@ -162,7 +169,7 @@ pub(super) fn orders(
                 container: standing.pod.container.clone(),
                 ready: standing.pod.ready,
                 ended: calls_ended(&seen.contacts, &standing.pod.uid),
-                signer: keys::signer(runtime, file, standing.heard),
+                signer: keys::signer(runtime, &decided.file, standing.heard),
                 call,
             })
         })
@@ -173,16 +180,18 @@ fn call(
     runtime: &AgentRuntime,
     seen: &Observed,
     standing: &Standing<'_>,
-    file: &BootFile,
+    decided: &Decided,
     policy: &Policy,
     now: Timestamp,
 ) -> Option<Call> {
+    let file = &decided.file;
     let contact = seen.contacts.get(&standing.pod.uid);
     if contact.and_then(|c| c.next_attempt).and_then(|next| until_retry(now, next)).is_some() {
         return None;
     }
     let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
-    if !standing.acknowledged && !loosening_a_dying_pod {
+    // Commands speak of the file in the store alone: a pod that boots obeys nothing else.
+    if !standing.acknowledged && !loosening_a_dying_pod && !decided.unwritten {
         let body = Command {
             epoch: Some(file.epoch),
             runtime_uid: Some(uid_of(runtime).to_owned()),
@@ -197,6 +206,9 @@ fn call(
     let Some(status) = standing.heard else { return Some(Call::Ask { after: None }) };
     let answer = contact.and_then(|c| c.answer.as_ref())?;
     // Work that protects a pod is to be noticed when it begins and ends.
+    if since(now, answer.at) < APART && answer.at <= now {
+        return None;
+    }
     let followed =
         runtime.spec.lifecycle.disruption_protection_seconds.is_some() && standing.state == RuntimeState::Running;
     if followed || (!standing.reached && !settled_elsewhere(status)) {
@@ -237,7 +249,9 @@ pub(super) fn look_again(seen: &Observed, standings: &[Standing<'_>], now: Times
             .answer
             .as_ref()
             .map(|answer| until_due(standing.pod, answer, now).unwrap_or_else(|| ask_every(standing.pod)));
-        retry.or(routine)
+        let paced = contact.answer.as_ref().and_then(|answer| APART.checked_sub(since(now, answer.at)));
+        let paced = paced.filter(|_| !standing.reached && retry.is_none());
+        paced.or(retry).or(routine)
     });
     let coming = standings.iter().any(|s| s.heard.is_none() && s.pod.container.is_some());
     let first = if coming { Duration::from_secs(1) } else { Duration::from_secs(300) };

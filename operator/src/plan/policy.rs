@@ -5,7 +5,7 @@ use kube::ResourceExt as _;
 use lifecycle::{BootFile, Desired, DrainMode, OnDrainTimeout};
 
 use super::names::uid_of;
-use crate::observe::Observed;
+use crate::observe::{Legible, Observed};
 
 /// On an object: `disabled` leaves its spec and its children alone. Freezes act all the same.
 pub const RECONCILE_ANNOTATION: &str = "agents.hive.dev/reconcile";
@@ -75,6 +75,11 @@ impl Policy {
 /// Whether the object asks to be left alone.
 pub(super) fn is_disabled(runtime: &AgentRuntime) -> bool {
     runtime.annotations().get(RECONCILE_ANNOTATION).is_some_and(|value| value == "disabled")
+}
+
+/// Whether its spec and its children are left alone: it asks for that, or its spec cannot be read.
+pub(super) fn is_left_alone(seen: &Observed) -> bool {
+    is_disabled(&seen.runtime) || matches!(seen.legible, Legible::MetadataAlone(_))
 }
 
 /// The boot file in force.

@@ -6,17 +6,23 @@ use std::time::Duration;
 use crds::RuntimeState;
 use jiff::Timestamp;
 use lifecycle::wire::HealthLevel;
-use lifecycle::{BootFile, Desired, State};
+use lifecycle::{Desired, State};
 
 use super::children::Wanted;
 use super::effective::{Effective, Kind};
+use super::epoch::Decided;
+use super::faults::{self, Trouble};
 use super::hooks::Hooks;
+use super::names::{boot_name, deployment_name, name_of};
 use super::pods::Standing;
+use super::policy::Policy;
 use super::spans::{since, until};
-use crate::observe::{AgentText, ChildKind, HookKind, Observed};
+use crate::observe::{AgentText, ChildKind, HookKind, Legible, Observed};
 
 /// How long a pod may be without its database before the object says so.
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a pause waits at least for a pod without a container before the object says so.
+const UNBORN: Duration = Duration::from_secs(30);
 
 /// What all pods together say.
 pub(super) struct Reading<'a> {
@@ -29,7 +35,7 @@ pub(super) struct Reading<'a> {
     /// A LIST of the pods is due: none was taken for this epoch, or only that is missing.
     pub(super) needs_barrier: bool,
     /// Why it cannot go on without somebody's help: a reason and a sentence.
-    pub(super) stalled: Option<(&'static str, String)>,
+    pub(super) stalled: Option<Trouble>,
     pub(super) unknown: Vec<&'a str>,
     pub(super) in_flight: Option<i64>,
     pub(super) deadline: Option<String>,
@@ -38,26 +44,29 @@ pub(super) struct Reading<'a> {
     pub(super) hooks: Option<(HookKind, usize)>,
     pub(super) rolled_out: bool,
     /// What is wrong with the spec, though the API server would take it.
-    pub(super) fault: Option<(&'static str, String)>,
+    pub(super) fault: Option<Trouble>,
     pub(super) standings: &'a [Standing<'a>],
 }
 
 impl<'a> Reading<'a> {
     pub(super) fn of(
         seen: &Observed,
-        file: &BootFile,
+        decided: &Decided,
         effective: &Effective,
         hooks: &Hooks,
         standings: &'a [Standing<'a>],
         wanted: &Wanted,
         now: Timestamp,
     ) -> Self {
-        let policy = &effective.policy;
+        let (policy, file) = (&effective.policy, &decided.file);
         let replicas = wanted.replicas;
         let reached = standings.iter().all(|s| s.reached);
-        let rolled_out =
-            !wanted.changes_pods() && wanted.fault.is_none() && rolled_out(seen, standings, replicas, policy.desired);
-        let barrier_holds = barrier_holds(seen, file.epoch, standings);
+        let leaves = seen.runtime.metadata.deletion_timestamp.is_some();
+        let rolled_out = leaves
+            || (!wanted.changes_pods
+                && wanted.fault.is_none()
+                && rolled_out(seen, standings, replicas, policy.desired));
+        let barrier_holds = barrier_holds(seen, file.epoch, standings) && !decided.unwritten;
         let tightening = policy.desired != Desired::Running;
         // The first LIST may run while the pushes do: a pod that is made after the boot ConfigMap was
         // written boots closed, and waits for the operator. One more is taken if that one showed a
@@ -73,17 +82,22 @@ impl<'a> Reading<'a> {
             ready: reached
                 && rolled_out
                 && (barrier_holds || !tightening)
+                && !decided.unwritten
                 && effective.kind != Kind::Rollout
                 && hooks.under_way.is_none(),
             hooks: hooks.under_way,
-            needs_barrier: tightening && !barrier_holds && (reached || !listed),
+            needs_barrier: tightening
+                && !barrier_holds
+                && !decided.unwritten
+                && (reached || !listed)
+                && faults::is_due(seen.faults.pods.as_ref(), "", now),
             stalled: None,
             unknown: standings
                 .iter()
                 .filter(|s| s.state == RuntimeState::Unknown)
                 .map(|s| s.pod.name.as_str())
                 .collect(),
-            in_flight: standings.iter().map(|s| in_flight(s)).sum(),
+            in_flight: standings.iter().try_fold(0i64, |all, s| Some(all.saturating_add(in_flight(s)?))),
             deadline_in: at.and_then(|at| until(now, at)),
             deadline,
             rolled_out,
@@ -160,7 +174,7 @@ fn stalled(
     effective: &Effective,
     overdue: bool,
     now: Timestamp,
-) -> Option<(&'static str, String)> {
+) -> Option<Trouble> {
     let policy = &effective.policy;
     // A rollout goes on past the deadline, without anybody's help.
     if overdue && policy.desired != Desired::Running && !reading.ready && effective.kind != Kind::Rollout {
@@ -168,21 +182,33 @@ fn stalled(
         let names: Vec<&str> = busy.take(5).collect();
         return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));
     }
-    if effective.trouble.is_some() {
-        return effective.trouble.clone();
+    let name = boot_name(name_of(&seen.runtime));
+    if let Some(trouble) = faults::of_boot(seen, &name, now).or_else(|| faults::of_pods(seen, now)) {
+        return Some(trouble);
+    }
+    if let Some(trouble) = illegible(seen).or_else(|| effective.trouble.clone()) {
+        return Some(trouble);
+    }
+    if let Some(kind) = seen.unlisted {
+        return Some(("ChildrenUnlisted", format!("{kind} cannot be listed, so children stay as they are")));
+    }
+    if effective.leaves_children(seen) {
+        return None;
     }
     if let AgentText::Missing(what) = &seen.agent {
         return Some(("AgentNotFound", what.clone()));
     }
-    let generation = seen.runtime.metadata.generation;
-    if let Some(refusal) = seen.refusal.as_ref().filter(|r| Some(r.generation) == generation) {
-        return Some(("InvalidTemplate", refusal.message.clone()));
+    if let Some(trouble) = reading.fault.clone().or_else(|| faults::of_children(seen, now)) {
+        return Some(trouble);
     }
-    if let Some(fault) = &reading.fault {
-        return Some(fault.clone());
+    if let Some(trouble) = rollout_trouble(seen, reading) {
+        return Some(trouble);
     }
     if let Some(trouble) = reading.standings.iter().find_map(|standing| storage_trouble(seen, standing, now)) {
         return Some(trouble);
+    }
+    if policy.desired != Desired::Running && !reading.ready {
+        return unborn_trouble(seen, reading, policy, now);
     }
     if policy.desired == Desired::Running {
         if let Some((reason, why)) = reading.standings.iter().find_map(own_trouble) {
@@ -195,9 +221,46 @@ fn stalled(
     None
 }
 
+/// What of the object itself cannot be read.
+fn illegible(seen: &Observed) -> Option<Trouble> {
+    match &seen.legible {
+        Legible::Whole => None,
+        Legible::WithoutPods(why) => Some((
+            "InvalidSpec",
+            format!("spec.agent or spec.template cannot be decoded, so pods stay as they are: {why}; nest less deeply"),
+        )),
+        Legible::MetadataAlone(why) => {
+            Some(("InvalidSpec", format!("the object cannot be decoded and is held as it was: {why}; apply it anew")))
+        }
+    }
+}
+
+/// Why pods are not replaced.
+fn rollout_trouble(seen: &Observed, reading: &Reading<'_>) -> Option<Trouble> {
+    let deployment = seen.deployment.as_ref().filter(|deployment| deployment.paused && !reading.rolled_out)?;
+    let name = deployment_name(name_of(&seen.runtime));
+    (deployment.updated < deployment.wanted || deployment.replicas > deployment.updated).then(|| {
+        let what = format!("Deployment {name} is paused and replaces no pod: kubectl rollout resume deployment/{name}");
+        ("RolloutPaused", what)
+    })
+}
+
+/// Why a pause or stop waits for a pod in which nothing has begun to run.
+fn unborn_trouble(seen: &Observed, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Option<Trouble> {
+    let begun = seen.epoch_since.map_or(Timestamp::UNIX_EPOCH, |(_, from)| from);
+    let patience = Duration::from_secs(u64::try_from(policy.deadline_seconds).unwrap_or(0)).max(UNBORN);
+    let unborn = reading.standings.iter().find(|standing| {
+        let pod = standing.pod;
+        pod.container.is_none() && pod.created.is_none_or(|created| since(now, created.max(begun)) >= patience)
+    })?;
+    let why = unborn.pod.waiting.as_deref().unwrap_or("it has not been started on a node");
+    let what = format!("{} has no container yet, and boots by the boot file once it has: {why}", unborn.pod.name);
+    Some(("PodsNotStarting", what))
+}
+
 /// Why a pod does not come up for want of the database it was given. A Secret that is made right after its object is
 /// filled in meanwhile.
-fn storage_trouble(seen: &Observed, standing: &Standing<'_>, now: Timestamp) -> Option<(&'static str, String)> {
+fn storage_trouble(seen: &Observed, standing: &Standing<'_>, now: Timestamp) -> Option<Trouble> {
     let from = seen.runtime.spec.database()?;
     let status = standing.heard.filter(|status| status.health.storage == HealthLevel::Unhealthy)?;
     let message = status.message.as_ref().filter(|_| matches!(status.state, State::Starting | State::Stopped))?;
@@ -210,7 +273,7 @@ fn storage_trouble(seen: &Observed, standing: &Standing<'_>, now: Timestamp) -> 
 }
 
 /// Why a pod that acknowledged running does not run.
-fn own_trouble(standing: &Standing<'_>) -> Option<(&'static str, String)> {
+fn own_trouble(standing: &Standing<'_>) -> Option<Trouble> {
     let status = standing.heard.filter(|_| standing.acknowledged)?;
     let name = &standing.pod.name;
     let held = |hold: &str| status.holds.iter().any(|h| h == hold);

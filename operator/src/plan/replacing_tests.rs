@@ -85,7 +85,7 @@ fn a_rollout_that_does_not_drain_and_one_of_a_paused_object_write_no_epoch() {
         world.settle(20);
         world.change_template();
         let plan = world.plan();
-        assert!(plan.boot.is_none() && plan.apply.iter().any(|child| child.key.kind == ChildKind::Deployment));
+        assert!(plan.boot.is_none() && plan.children.apply.iter().any(|child| child.key.kind == ChildKind::Deployment));
     }
 }
 
@@ -116,7 +116,7 @@ fn a_pause_and_a_freeze_take_over_from_a_rollout_that_drains() {
 }
 
 fn budget(plan: &Plan) -> Option<Value> {
-    let found = plan.apply.iter().find(|child| child.key.kind == ChildKind::PodDisruptionBudget);
+    let found = plan.children.apply.iter().find(|child| child.key.kind == ChildKind::PodDisruptionBudget);
     found.map(|child| child.manifest["spec"].clone())
 }
 

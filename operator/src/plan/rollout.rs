@@ -3,23 +3,25 @@
 use lifecycle::Desired;
 
 use super::blueprint::Blueprint;
-use super::names::{deployment_name, name_of};
+use super::names::{deployment_key, name_of};
 use super::pods::Standing;
-use super::policy::{Policy, in_force, is_disabled};
+use super::policy::{Policy, in_force, is_left_alone};
 use super::spans::since;
-use crate::observe::{ChildKey, ChildKind, DeploymentFacts, Observed};
+use crate::observe::{DeploymentFacts, Observed};
 
-/// Whether the children are kept back: they were refused, or would be.
-pub(super) fn is_withheld(seen: &Observed, blueprint: &Blueprint) -> bool {
-    let generation = seen.runtime.metadata.generation;
-    blueprint.fault.is_some() || seen.refusal.as_ref().is_some_and(|refusal| Some(refusal.generation) == generation)
+/// Whether nothing can replace the pods at present: what would be applied is refused or cannot work, or somebody has
+/// paused the Deployment. Pods that were drained for it would wait for ever.
+fn is_withheld(seen: &Observed, blueprint: &Blueprint) -> bool {
+    let paused = seen.deployment.as_ref().is_some_and(|deployment| deployment.paused);
+    let failing = !seen.faults.children.is_empty() || !seen.foreign.is_empty();
+    blueprint.fault.is_some() || failing || paused
 }
 
 /// Whether the pods are to be idle because others replace them: from the change of the template until the last
 /// old pod is told to end, so that none of them goes back to work in between.
 pub(super) fn drains(seen: &Observed, blueprint: &Blueprint) -> bool {
     let runtime = seen.runtime.as_ref();
-    let asked = runtime.spec.lifecycle.drain_before_restart && !is_withheld(seen, blueprint) && !is_disabled(runtime);
+    let asked = runtime.spec.lifecycle.drain_before_restart && !is_withheld(seen, blueprint) && !is_left_alone(seen);
     let Some(deployment) = seen.deployment.as_ref().filter(|_| asked) else { return false };
     let shown = is_shown(seen);
     let changed = shown && replaces(deployment, blueprint);
@@ -34,7 +36,7 @@ fn replaces(deployment: &DeploymentFacts, blueprint: &Blueprint) -> bool {
 }
 
 fn is_shown(seen: &Observed) -> bool {
-    let key = ChildKey { kind: ChildKind::Deployment, name: deployment_name(name_of(&seen.runtime)) };
+    let key = deployment_key(name_of(&seen.runtime));
     seen.children.get(&key).is_some_and(|facts| facts.shown)
 }
 

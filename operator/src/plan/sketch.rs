@@ -1,5 +1,7 @@
 //! What was drawn of an object before: whether anything is to be applied is mostly seen without drawing it anew.
 
+use std::collections::BTreeSet;
+
 use crds::DesiredState;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -9,7 +11,7 @@ use super::names::{name_of, uid_of};
 use super::protection::Protection;
 use super::settings::Settings;
 use super::steps::Child;
-use crate::observe::{AgentText, ChildKey, Observed};
+use crate::observe::{AgentText, ChildKey, Legible, Observed};
 
 /// The hashes of an object's children, and of what they were drawn from. It spares work; no plan depends on it.
 #[derive(Clone, Debug, Default)]
@@ -20,23 +22,27 @@ pub struct Sketch {
     pub(super) children: Option<Drawn>,
 }
 
-/// The children for one number of pods and one protection of them.
+/// The children for one protection of the pods and the ports that they have.
 #[derive(Clone, Debug)]
 pub(super) struct Drawn {
-    pub(super) replicas: i32,
     protection: Protection,
+    open: BTreeSet<u16>,
     /// Keys and hashes; the Deployment comes last.
     pub(super) hashes: Vec<(ChildKey, String)>,
 }
 
 impl Drawn {
-    pub(super) fn of<'a>(replicas: i32, protection: Protection, children: impl Iterator<Item = &'a Child>) -> Self {
+    pub(super) fn of<'a>(
+        protection: Protection,
+        open: BTreeSet<u16>,
+        children: impl Iterator<Item = &'a Child>,
+    ) -> Self {
         let hashes = children.map(|child| (child.key.clone(), child.hash.clone())).collect();
-        Self { replicas, protection: protection.drawn(), hashes }
+        Self { protection: protection.drawn(), open, hashes }
     }
 
-    pub(super) fn is_of(&self, replicas: i32, protection: Protection) -> bool {
-        (self.replicas, self.protection) == (replicas, protection.drawn())
+    pub(super) fn is_of(&self, protection: Protection, open: &BTreeSet<u16>) -> bool {
+        self.protection == protection.drawn() && self.open == *open
     }
 }
 
@@ -62,7 +68,10 @@ impl Sketch {
 
     /// The pods as the spec wants them; none while the agent's definition is missing.
     pub(super) fn blueprint(&mut self, seen: &Observed, settings: &Settings) -> Option<&Blueprint> {
-        if self.blueprint.is_none() || matches!(seen.agent, AgentText::Missing(_)) {
+        if seen.legible != Legible::Whole {
+            return None;
+        }
+        if self.blueprint.is_none() || matches!(seen.agent, AgentText::Missing(_) | AgentText::Unknown) {
             self.blueprint = Blueprint::of(seen, settings);
         }
         self.blueprint.as_ref()
@@ -76,7 +85,7 @@ fn source(seen: &Observed, settings: &Settings) -> Option<[u8; 32]> {
     (spec.desired_state, spec.resume_nonce) = (DesiredState::default(), None);
     let (text, file) = match &seen.agent {
         AgentText::Found { text, file } => (text.as_str(), Some(file)),
-        AgentText::Builtin | AgentText::Missing(_) => ("", None),
+        AgentText::Builtin | AgentText::Missing(_) | AgentText::Unknown => ("", None),
     };
     let source = Source {
         namespace: runtime.metadata.namespace.as_ref(),

@@ -23,6 +23,8 @@ use crate::observe::Observed;
 const QUIET: Duration = Duration::from_secs(1);
 /// The time between two statuses that only say how far the same step has come.
 pub(super) const PROGRESS: Duration = Duration::from_secs(1);
+/// How long a process may take to hear each pod once before it says that some have not answered.
+const FIRST_ROUND: Duration = Duration::from_secs(5);
 /// Pods listed in status at most.
 const LISTED: usize = 50;
 
@@ -80,14 +82,14 @@ pub(super) fn write(
 /// What pods count themselves is added up; what they count in a store that they share is the same in each, give or
 /// take the moment in which it was read.
 fn over_pods<'a>(all: impl Iterator<Item = &'a Status>, of: fn(&Status) -> i64) -> i64 {
-    let (mut own, mut shared) = (0, 0);
+    let (mut own, mut shared): (i64, i64) = (0, 0);
     for status in all {
         match status.counter_scope {
-            CounterScope::Pod => own += of(status),
+            CounterScope::Pod => own = i64::saturating_add(own, of(status)),
             CounterScope::Store => shared = shared.max(of(status)),
         }
     }
-    own + shared
+    own.saturating_add(shared)
 }
 
 fn worst(all: impl Iterator<Item = Health>) -> Option<RuntimeHealth> {
@@ -141,21 +143,36 @@ pub(super) fn kept_back(
         return Some(QUIET);
     }
     // What comes from the future was noted before the clock was put back: how old it is is not known.
+    let stands = seen.runtime.status.as_ref();
+    // What stands says that nothing runs, and the pods may run by now.
+    let overdue = |stands: &AgentRuntimeStatus| stands.desired_state > next.desired_state && claims_rest(stands);
+    if stands.is_some_and(overdue) {
+        return None;
+    }
     let left = |of: Duration, from: Timestamp| {
         let age = (from <= now).then(|| since(now, from))?;
         of.checked_sub(age).filter(|left| !left.is_zero())
     };
     let begun = seen.epoch_since.and_then(|(_, from)| left(QUIET, from));
-    let paced = seen.reported.filter(|_| goes_on(seen, next)).and_then(|at| left(PROGRESS, at));
-    begun.max(paced)
+    let paced = seen.reported.and_then(|at| left(PROGRESS, at));
+    // Pods that have neither answered nor failed to are not out of reach: this process has just begun to ask.
+    let unasked = stands.is_some_and(|stands| stands.observed_generation >= 0) && unasked(seen);
+    let begins = unasked || (seen.unlisted.is_some() && stands.is_some());
+    let asking = seen.first_seen.filter(|_| begins).and_then(|from| left(FIRST_ROUND, from));
+    begun.max(paced).max(asking)
 }
 
-/// Whether a status speaks of the same step as the one before.
-fn goes_on(seen: &Observed, next: &AgentRuntimeStatus) -> bool {
-    fn step(s: &AgentRuntimeStatus) -> impl PartialEq {
-        (s.epoch, s.observed_generation, s.desired_state, s.state, s.reason.clone())
-    }
-    seen.runtime.status.as_ref().is_some_and(|before| step(before) == step(next))
+/// Whether a status says that nothing runs.
+fn claims_rest(status: &AgentRuntimeStatus) -> bool {
+    matches!(status.state, Some(RuntimeState::Paused | RuntimeState::Stopped))
+}
+
+fn unasked(seen: &Observed) -> bool {
+    let live = seen.pods.iter().filter(|pod| !pod.ended && pod.container.is_some() && pod.address.is_some());
+    live.into_iter().any(|pod| {
+        let contact = seen.contacts.get(&pod.uid);
+        contact.is_none_or(|contact| contact.answer.is_none() && contact.failures == 0)
+    })
 }
 
 /// What people are told: each change of the reason of Ready, once.

@@ -11,18 +11,14 @@ use serde_json::Value;
 use super::keys::Signer;
 use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn};
 
-/// What is to be done, in this order.
+/// What is to be done: what is safety's in this order, and by itself what concerns children.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// Write the boot ConfigMap by compare-and-swap; everything after waits for it.
     pub boot: Option<BootWrite>,
-    /// What the API server's store is to show before children are touched, else they are left as they are.
-    pub confirm: Option<Confirm>,
-    /// Children to apply.
-    pub apply: Vec<Child>,
-    /// Children that nothing uses any more.
-    pub delete: Vec<ChildKey>,
-    /// A number of pods, for an object whose children are left alone otherwise.
+    /// What is to be done about children. No pause, stop or freeze waits for it.
+    pub children: ChildrenPlan,
+    /// A number of pods: a stop takes them away whatever is wrong with the rest.
     pub scale: Option<Scale>,
     /// Calls to pods. The executor does not wait for them.
     pub orders: Vec<Order>,
@@ -43,6 +39,38 @@ impl Plan {
         let conditions = self.status.iter().flat_map(|status| &status.conditions);
         conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
     }
+}
+
+/// What is to be done about children.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ChildrenPlan {
+    /// What the API server's store is to show before children are touched, else they are left as they are.
+    pub confirm: Option<Confirm>,
+    /// Children to apply, each of which may fail by itself.
+    pub apply: Vec<Child>,
+    /// Children that nothing uses any more.
+    pub delete: Vec<DeleteChild>,
+    /// The definition that `spec.agent.configMapRef` names is to be read.
+    pub read_agent: bool,
+    /// When to look again though nothing happened.
+    pub again: Option<Duration>,
+}
+
+impl ChildrenPlan {
+    /// Whether there is something to do now.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        self.read_agent || !self.apply.is_empty() || !self.delete.is_empty()
+    }
+}
+
+/// A child to delete, and no other of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeleteChild {
+    /// Its kind and name.
+    pub key: ChildKey,
+    /// Its UID.
+    pub uid: String,
 }
 
 /// A compare-and-swap of the boot ConfigMap.
@@ -78,30 +106,31 @@ pub struct Child {
     pub key: ChildKey,
     /// The hash that stands in its annotation.
     pub hash: String,
+    /// The UID of the child that is there; none for one that is to be made, which must not be there.
+    pub uid: Option<String>,
     /// The whole object.
     pub manifest: serde_json::Map<String, Value>,
 }
 
-impl Child {
-    /// The field of the AgentRuntime that a refusal of this child is about.
-    #[must_use]
-    pub fn field(&self) -> &'static str {
-        match self.key.kind {
-            ChildKind::PersistentVolumeClaim => "spec.storage.volumeClaim",
-            ChildKind::ConfigMap => "spec.agent",
-            ChildKind::Service | ChildKind::ServiceAccount | ChildKind::PodDisruptionBudget | ChildKind::Deployment => {
-                "spec.template"
-            }
-            ChildKind::NetworkPolicy => "spec.networkPolicyPeers, or a port in spec.template",
+/// The field of the AgentRuntime that a refusal of such a child is about.
+pub(super) fn field_of(kind: ChildKind) -> &'static str {
+    match kind {
+        ChildKind::PersistentVolumeClaim => "spec.storage.volumeClaim",
+        ChildKind::ConfigMap => "spec.agent",
+        ChildKind::Service | ChildKind::ServiceAccount | ChildKind::PodDisruptionBudget | ChildKind::Deployment => {
+            "spec.template"
         }
+        ChildKind::NetworkPolicy => "spec.networkPolicyPeers, or a port in spec.template",
     }
 }
 
 /// A new number of pods, and nothing else of the Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scale {
-    /// The Deployment's name.
-    pub deployment: String,
+    /// The Deployment.
+    pub deployment: ChildKey,
+    /// Its UID.
+    pub uid: String,
     /// How many pods.
     pub replicas: i32,
 }

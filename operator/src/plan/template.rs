@@ -1,5 +1,7 @@
 //! The pod template: ours, with the user's merged over it.
 
+use std::collections::BTreeSet;
+
 use crds::{AgentRuntime, WhilePaused};
 use serde_json::{Map, Value, json};
 
@@ -42,8 +44,19 @@ fn unlivable(runtime: &AgentRuntime, template: &Value) -> Option<String> {
     })
 }
 
-/// The ports that the template's containers declare.
-pub(super) fn ports(template: &Value) -> Vec<Value> {
+/// The ports that the template's containers declare, and these.
+pub(super) fn ports(template: &Value, open: &BTreeSet<u16>) -> Vec<Value> {
+    let mut ports = declared_ports(template);
+    let declares = |ports: &[Value], port: u16| ports.iter().any(|known| known.get("port") == Some(&json!(port)));
+    for port in open {
+        if !declares(&ports, *port) {
+            ports.push(json!({ "port": port, "protocol": "TCP" }));
+        }
+    }
+    ports
+}
+
+fn declared_ports(template: &Value) -> Vec<Value> {
     let declared = containers(template).filter_map(|container| container.get("ports")?.as_array()).flatten();
     declared
         .filter_map(|port| {
@@ -60,7 +73,7 @@ fn containers(template: &Value) -> impl Iterator<Item = &Value> {
 /// The pod template of a runtime. `agent` is the ConfigMap and the file of its definition.
 pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
     let mut template = json!({
-        "metadata": { "labels": manifest::labels(name_of(runtime)) },
+        "metadata": { "labels": manifest::pod_labels(name_of(runtime)) },
         "spec": pod_spec(runtime, settings, agent),
     });
     if let Some(nonce) = &runtime.spec.restart_nonce {
@@ -77,7 +90,7 @@ pub(super) fn pod_template(runtime: &AgentRuntime, settings: &Settings, agent: O
 fn pod_spec(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &str)>) -> Value {
     let lifecycle = &runtime.spec.lifecycle;
     let data = match runtime.spec.volume_claim() {
-        Some(_) => json!({ "name": "data", "persistentVolumeClaim": { "claimName": claim_name(runtime) } }),
+        Some(_) => json!({ "name": "data", "persistentVolumeClaim": { "claimName": claim_name(name_of(runtime)) } }),
         None => json!({ "name": "data", "emptyDir": {} }),
     };
     let mut volumes = vec![

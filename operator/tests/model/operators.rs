@@ -7,9 +7,8 @@ use crds::{AgentRuntime, AgentRuntimeSpec, AgentSource, DesiredState};
 use jiff::Timestamp;
 use lifecycle::Desired;
 use lifecycle::wire::Status;
-use operator::observe::fleet::FleetView;
 use operator::observe::{
-    AgentText, Barrier, BootConfigMap, ChildFacts, ChildKind, Contact, DeploymentFacts, Heard, Observed, PodFacts,
+    Barrier, BootConfigMap, ChildFacts, ChildKind, Contact, DeploymentFacts, Heard, Observed, PodFacts,
 };
 use operator::plan::{Call, Plan, STRATEGY_ANNOTATION, Settings, plan};
 
@@ -152,24 +151,28 @@ impl Operator {
             return Effects { boot: None, commands: Vec::new(), barrier: None, status: None };
         };
         let mut seen = self.observed(picture);
-        let made = decide(&seen);
-        // The children are taken for applied and the rollout for complete: the model is about the state.
+        // The children are taken for applied and the rollout for complete: the model is about the state. What the pods
+        // need comes first, and they with the next plan.
         let pods = i32::try_from(picture.pods.len()).unwrap();
-        for child in &made.apply {
-            let facts = ChildFacts { hash: Some(child.hash.clone()), drifted: false, shown: true };
-            seen.children.insert(child.key.clone(), facts);
-            if child.key.kind == ChildKind::Deployment {
-                let strategy = &child.manifest["metadata"]["annotations"][STRATEGY_ANNOTATION];
-                seen.deployment = Some(DeploymentFacts {
-                    wanted: pods,
-                    observed: true,
-                    replicas: pods,
-                    updated: pods,
-                    ready: pods,
-                    failing: None,
-                    strategy: strategy.as_str().unwrap().to_owned(),
-                    template: String::new(),
-                });
+        for _ in 0..2 {
+            let made = decide(&seen);
+            for child in &made.children.apply {
+                let (hash, uid) = (Some(child.hash.clone()), Some("uid".to_owned()));
+                seen.children.insert(child.key.clone(), ChildFacts { hash, drifted: false, shown: true, uid });
+                if child.key.kind == ChildKind::Deployment {
+                    let strategy = &child.manifest["metadata"]["annotations"][STRATEGY_ANNOTATION];
+                    seen.deployment = Some(DeploymentFacts {
+                        wanted: pods,
+                        observed: true,
+                        replicas: pods,
+                        updated: pods,
+                        ready: pods,
+                        failing: None,
+                        paused: false,
+                        strategy: strategy.as_str().unwrap().to_owned(),
+                        template: String::new(),
+                    });
+                }
             }
         }
         effects(decide(&seen))
@@ -187,26 +190,17 @@ impl Operator {
             file: Some(boot.file()),
             hooks: None,
         });
-        Observed {
-            runtime: Arc::new(object(&picture.runtime, pods.len())),
+        let seen = Observed {
             boot,
-            children: BTreeMap::new(),
-            deployment: None,
             contacts: contacts.collect(),
             barrier: self
                 .listed
                 .as_ref()
                 .map(|(epoch, pods)| Barrier { epoch: *epoch, pods: pods.iter().map(u8::to_string).collect() }),
-            agent: AgentText::Builtin,
-            reported: None,
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
-            keys: Arc::default(),
-            refusal: None,
-            protected_since: None,
-            outdated: false,
-            fleet: FleetView::default(),
-            pods,
-        }
+            ..Observed::of(Arc::new(object(&picture.runtime, pods.len())))
+        };
+        Observed { pods, ..seen }
     }
 }
 
@@ -251,7 +245,9 @@ fn facts((uid, container): &(u8, u8)) -> PodFacts {
         terminating: false,
         ended: false,
         ready: true,
+        port: None,
         container: Some(container.to_string().into()),
+        created: Some(Timestamp::UNIX_EPOCH),
         started: Some(Timestamp::UNIX_EPOCH),
         waiting: None,
         unsafe_target: None,
