@@ -72,7 +72,7 @@ pub async fn run(
         Arc::clone(&keyring),
         exec,
     );
-    let (announcer, mut publisher) = act::events::channel(&client);
+    let (announcer, mut publisher) = act::events::channel(&client, Arc::clone(&telemetry));
     let (runtimes, writer) = reflector::store();
     let context = Arc::new(Context {
         client: client.clone(),

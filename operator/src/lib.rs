@@ -18,6 +18,7 @@ pub mod plan;
 pub mod queue;
 pub mod selftest;
 pub mod telemetry;
+mod text;
 pub mod trace;
 mod watches;
 
