@@ -182,7 +182,7 @@ fn environment(runtime: &AgentRuntime) -> Value {
     };
     let mut variables = json!([
         { "name": "HIVE_LIFECYCLE_ENABLED", "value": "true" },
-        { "name": "HIVE_LIFECYCLE_HOST", "value": "0.0.0.0" },
+        { "name": "HIVE_LIFECYCLE_HOST", "value": "::" },
         { "name": "HIVE_LIFECYCLE_PORT", "value": lifecycle.port.to_string() },
         { "name": "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", "value": lifecycle.shutdown_seconds.to_string() },
         { "name": "HIVE_WHILE_PAUSED", "value": while_paused },
