@@ -87,8 +87,8 @@ pub struct Config {
     #[arg(long, env = "ALLOW_LOOPBACK_PODS", hide = true)]
     pub allow_loopback_pods: bool,
 
-    /// Which log lines are written, as a tracing filter.
-    #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn")]
+    /// Which log lines are written, as a tracing filter. kube_client warns with whole pages of what it could not read.
+    #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn,kube_client=error")]
     pub log: String,
 }
 
