@@ -56,7 +56,7 @@ pub struct Serve {
     pub lifecycle_enabled: bool,
 
     /// Address of the lifecycle server.
-    #[arg(long, env = "HIVE_LIFECYCLE_HOST", default_value = "0.0.0.0")]
+    #[arg(long, env = "HIVE_LIFECYCLE_HOST", default_value = "::")]
     pub host: std::net::IpAddr,
 
     /// Port of the lifecycle server; 0 takes a free one and logs it.

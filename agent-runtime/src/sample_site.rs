@@ -1,12 +1,11 @@
 //! `agent-runtime sample-site`: pages for the examples to watch.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Query;
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 /// Seconds that /slow takes, unless its query says otherwise.
 const SLOW_SECONDS: u64 = 5;
@@ -30,7 +29,7 @@ pub async fn serve(port: u16) -> std::io::Result<()> {
             "slow\n"
         }),
     );
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
+    let listener = lifecycle::listen::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))?;
     tokio::select! {
         outcome = axum::serve(listener, router) => outcome,
         _ = term.recv() => Ok(()),

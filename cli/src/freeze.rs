@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crds::{AgentFreeze, AgentFreezeSpec, HeldState};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
 
 use crate::arguments::{Freeze, Unfreeze};
@@ -45,7 +45,8 @@ pub(crate) fn object(task: &Freeze, namespace: Option<&str>, now: Timestamp) -> 
         mode: task.mode.map(Into::into),
         deadline_seconds,
         reason: task.reason.clone().unwrap_or_default(),
-        expires_at: expires_at.map(Time),
+        // In whole seconds, as Kubernetes writes times.
+        expires_at: expires_at.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
         resume_per_second: task.resume_per_second,
     };
     let metadata = ObjectMeta { name: Some(task.name.clone()), ..ObjectMeta::default() };

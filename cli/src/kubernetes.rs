@@ -15,6 +15,7 @@ use kube::{Client, Config};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::proxy;
 
 const OPERATOR_LABEL: &str = "app.kubernetes.io/name=agentruntime-operator";
 const RUNTIME_LABEL: &str = "agents.hive.dev/runtime";
@@ -44,11 +45,15 @@ impl Kubernetes {
         let broken = |error: &dyn std::fmt::Display| Error::Kubeconfig(error.to_string());
         let options = KubeConfigOptions { context: place.context.clone(), ..KubeConfigOptions::default() };
         // Without any kubeconfig it may still be a pod with a ServiceAccount.
-        let config = if place.context.is_some() || Kubeconfig::read().is_ok() {
+        let file = Kubeconfig::read();
+        let mut config = if place.context.is_some() || file.is_ok() {
             Config::from_kubeconfig(&options).await.map_err(|e| broken(&e))?
         } else {
             Config::infer().await.map_err(|e| broken(&e))?
         };
+        if let Ok(file) = &file {
+            proxy::choose(&mut config, file, place.context.as_deref()).map_err(|e| broken(&e))?;
+        }
         let default_namespace = place.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|e| broken(&e))?;
         let namespace = (!place.all_namespaces).then(|| default_namespace.clone());

@@ -13,6 +13,7 @@ mod kubernetes;
 mod logs;
 mod owner;
 mod pods;
+mod proxy;
 mod show;
 mod stream;
 mod validate;

@@ -6,11 +6,12 @@
     reason = "kube's derive repeats its own attributes and makes the types it derives public in a private module"
 )]
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use crate::patterns::{LABEL_KEY, LABEL_VALUE, MOMENT};
 use crate::status::conditions;
 use crate::window::HeldState;
 
@@ -64,9 +65,11 @@ pub struct AgentFreezeSpec {
     #[schemars(length(max = 256))]
     pub reason: String,
 
-    /// When it ends by itself.
+    /// When it ends by itself, such as 2027-01-31T22:00:00Z. 9999-12-31T23:59:59Z never comes.
+    // Kept as it was written: what is stored and cannot be read as a time must not make the freeze one that nobody reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires_at: Option<Time>,
+    #[schemars(extend("format" = "date-time"), regex(pattern = MOMENT))]
+    pub expires_at: Option<String>,
 
     /// How many runtimes go back to work each second once it has ended; all at once if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +121,11 @@ fn selector(_: &mut SchemaGenerator) -> Schema {
                 "description": "Labels that must have these values.",
                 "type": "object",
                 "maxProperties": 32,
-                "additionalProperties": {"type": "string", "maxLength": 63},
+                "additionalProperties": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
+                "x-kubernetes-validations": [{
+                    "rule": format!("self.all(key, key.matches('{LABEL_KEY}'))"),
+                    "message": "matchLabels: each key is the key of a label, such as team or example.com/team",
+                }],
             },
             "matchExpressions": {
                 "description": "Requirements that must all be met.",
@@ -133,7 +140,8 @@ fn selector(_: &mut SchemaGenerator) -> Schema {
                             "description": "The label's key.",
                             "type": "string",
                             "minLength": 1,
-                            "maxLength": 316,
+                            "maxLength": 317,
+                            "pattern": LABEL_KEY,
                         },
                         "operator": {
                             "description": "How the label is compared with values.",
@@ -145,7 +153,7 @@ fn selector(_: &mut SchemaGenerator) -> Schema {
                             "type": "array",
                             "maxItems": 64,
                             "x-kubernetes-list-type": "atomic",
-                            "items": {"type": "string", "maxLength": 63},
+                            "items": {"type": "string", "maxLength": 63, "pattern": LABEL_VALUE},
                         },
                     },
                     "x-kubernetes-validations": [{

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::patterns::LABEL;
+
 /// A call into each pod when its state changes. It is made once for a change, unless the operator dies between the
 /// pod's answer and the note of it: then again, with the same Idempotency-Key.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
@@ -47,15 +49,16 @@ pub struct HttpHook {
 }
 
 /// What is run in a pod, without a shell and without an Idempotency-Key.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecHook {
     /// The program and its arguments. One that is still running at the timeout goes on in its container.
+    #[x_kube(validation = Rule::new("size(self) == 0 || self[0] != ''").message("spec.lifecycle: exec.command: the program's name is empty"))]
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
     /// The container; `agent` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = LABEL))]
     pub container: Option<String>,
 }
 

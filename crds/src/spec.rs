@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::hook::Hook;
+use crate::patterns::{DATA_KEY, LABEL_VALUE, SIZE, SUBDOMAIN, SUBDOMAIN_OR_EMPTY};
 use crate::state::DesiredState;
 use crate::status::AgentRuntimeStatus;
 use crate::window::MaintenanceWindow;
@@ -78,7 +79,7 @@ pub struct AgentRuntimeSpec {
     /// A pod template that is merged over the one the operator makes. The container of the runtime
     /// is named `agent`. Fields that the API server refuses make the object Stalled, reason InvalidTemplate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "any_object")]
+    #[schemars(schema_with = "pod_template")]
     pub template: Option<Map<String, Value>>,
 
     /// How pods are paused, resumed and stopped.
@@ -162,10 +163,10 @@ pub struct AgentSource {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapKey {
     /// The ConfigMap's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub name: String,
     /// The key in its data.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
     pub key: String,
 }
 
@@ -202,10 +203,10 @@ pub struct Postgres {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKey {
     /// The Secret's name.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = SUBDOMAIN))]
     pub name: String,
     /// The key in its data.
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = DATA_KEY))]
     pub key: String,
 }
 
@@ -220,11 +221,11 @@ pub struct Ephemeral {}
     .message("spec.storage.volumeClaim.size: a volume cannot shrink"))]
 pub struct VolumeClaim {
     /// How much room it asks for, such as 1Gi. It may grow if the storage class allows it.
-    #[schemars(regex(pattern = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"), length(max = 32))]
+    #[schemars(regex(pattern = SIZE), length(max = 32))]
     pub size: String,
     /// The storage class; the cluster's default if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = SUBDOMAIN_OR_EMPTY))]
     pub storage_class_name: Option<String>,
     /// What becomes of the claim when the object is deleted. A new object of the same name finds one that was kept.
     #[serde(default)]
@@ -262,7 +263,9 @@ pub struct Lifecycle {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub resume_rate: Option<i32>,
-    /// Seconds that a new pod waits for the operator before it believes its boot file.
+    /// Seconds that a new pod waits for the operator before it believes its boot file. The kubelet may mount a file that
+    /// is older than the last change by a minute and more: with less than 75 here, a pod that the operator cannot reach
+    /// may open by a file from before a pause. Lower it only where that does no harm, as in tests.
     #[schemars(range(min = 0, max = 3600))]
     pub boot_hold_seconds: i32,
     /// Whose commands pods obey: the operator's signed ones alone, or everybody's who reaches their port.
@@ -376,7 +379,24 @@ fn inline_agent(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// Kept as it was written: its own schema is the pod template's, or the agent's, and they are checked where they are used.
-fn any_object(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+/// Kept as it was written: its own schema is the pod template's, which the API server checks when the Deployment is applied.
+/// The labels alone are checked here, as one that is too long would be refused with all of its text.
+fn pod_template(_: &mut SchemaGenerator) -> Schema {
+    let value = serde_json::json!({
+        "type": "string",
+        "nullable": true,
+        "maxLength": 63,
+        "pattern": LABEL_VALUE,
+    });
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": {
+            "metadata": {
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": { "labels": { "type": "object", "nullable": true, "additionalProperties": value } },
+            },
+        },
+    })
 }

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::patterns::{START, TIME_ZONE};
+
 /// A time in which the runtime is paused or stopped: each time that `cron` comes due, or once from `start`.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -34,12 +36,12 @@ pub struct MaintenanceWindow {
 
     /// When it begins, once: 2027-01-31T22:00:00Z, or without the offset in timeZone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 16, max = 25))]
+    #[schemars(length(min = 16, max = 25), regex(pattern = START))]
     pub start: Option<String>,
 
     /// The time zone of cron and start, such as Europe/Berlin. UTC if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = TIME_ZONE))]
     pub time_zone: Option<String>,
 
     /// How long it lasts, in seconds that pass, whatever the clocks on the wall do: at most 31 days.

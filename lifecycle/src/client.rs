@@ -20,6 +20,18 @@ use crate::wire::{Command, Problem, Status};
 /// The largest answer that is read. A status is under 4 KiB; a pod that sends more is not one of ours.
 pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
+/// The detail of a refusal, in words that stay while its cause does: what changes with each call would have a status
+/// written for each.
+fn lasting(problem: &Problem) -> &str {
+    match problem.kind.as_str() {
+        "signature_expired" => "the signature ran out by the pod's clock, which is ahead of the operator's",
+        "signature_not_yet_valid" => {
+            "the signature does not hold yet by the pod's clock, which is behind the operator's"
+        }
+        _ => &problem.detail,
+    }
+}
+
 /// Why a call gave no status.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -40,7 +52,7 @@ pub enum Error {
         status: Box<Status>,
     },
     /// The pod refused the command.
-    #[error("{address} refused with {code}: {}", .problem.detail)]
+    #[error("{address} refused with {code}: {}", lasting(.problem))]
     Refused {
         /// Who was asked.
         address: SocketAddr,
@@ -329,4 +341,25 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It stands in a status, which is written when it changes.
+    #[test]
+    fn a_refusal_is_told_in_the_same_words_each_time() {
+        let told = |kind: &str, second: i64| {
+            let detail = format!("at {second} this pod's clock says {}", second + 90);
+            let problem = Problem { kind: kind.to_owned(), title: String::new(), status: 401, detail, runtime: None };
+            let address = ([10, 0, 0, 1], 8080).into();
+            Error::Refused { address, code: 401, problem: Box::new(problem) }.to_string()
+        };
+        for (kind, says) in [("signature_expired", "ahead of"), ("signature_not_yet_valid", "behind")] {
+            assert_eq!(told(kind, 1), told(kind, 2));
+            assert!(told(kind, 1).contains(says), "{}", told(kind, 1));
+        }
+        assert!(told("held", 1).contains("clock says 91"), "all else is told as the pod says it");
+    }
 }

@@ -9,6 +9,8 @@ pub mod client;
 pub mod conformance;
 pub mod fence;
 pub mod hold;
+#[cfg(feature = "client")]
+pub mod listen;
 pub mod machine;
 pub mod probe;
 pub mod signature;

@@ -32,8 +32,8 @@ pub struct Config {
     #[arg(long, env = "AGENT_RUNTIME_IMAGE", default_value = "agent-runtime:0.1.0")]
     pub runtime_image: String,
 
-    /// Address of /metrics, /healthz and /readyz.
-    #[arg(long, env = "OPERATOR_LISTEN", default_value = "0.0.0.0:9090")]
+    /// Address of /metrics, /healthz and /readyz. [::] is every address, of IPv4 too.
+    #[arg(long, env = "OPERATOR_LISTEN", default_value = "[::]:9090")]
     pub listen: SocketAddr,
 
     /// Namespace of the Lease; the operator's own.
@@ -87,8 +87,8 @@ pub struct Config {
     #[arg(long, env = "ALLOW_LOOPBACK_PODS", hide = true)]
     pub allow_loopback_pods: bool,
 
-    /// Which log lines are written, as a tracing filter.
-    #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn")]
+    /// Which log lines are written, as a tracing filter. kube_client warns with whole pages of what it could not read.
+    #[arg(long, env = "OPERATOR_LOG", default_value = "info,kube=warn,kube_client=error")]
     pub log: String,
 }
 

@@ -69,7 +69,7 @@ pub async fn run(
         Arc::clone(&keyring),
         exec,
     );
-    let (announcer, mut publisher) = act::events::channel(&client);
+    let (announcer, mut publisher) = act::events::channel(&client, Arc::clone(&telemetry));
     let context = Arc::new(Context {
         client: client.clone(),
         actor: Actor::new(client.clone(), announcer, tenure),

@@ -20,6 +20,7 @@ pub mod queue;
 mod runtimes;
 pub mod selftest;
 pub mod telemetry;
+mod text;
 pub mod trace;
 mod watches;
 

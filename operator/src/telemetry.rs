@@ -98,6 +98,7 @@ pub struct Telemetry {
     reconciles: Family<ResultLabel, Counter>,
     errors: Family<ControllerLabel, Counter>,
     failures: Family<ReasonLabel, Counter>,
+    events_lost: Family<ReasonLabel, Counter>,
     reconcile_seconds: Family<ControllerLabel, Histogram>,
     active: Family<ControllerLabel, Gauge>,
     concurrency: Family<ControllerLabel, Gauge>,
@@ -126,6 +127,7 @@ impl Default for Telemetry {
             reconciles: Family::default(),
             errors: Family::default(),
             failures: Family::default(),
+            events_lost: Family::default(),
             reconcile_seconds: Family::new_with_constructor(calls),
             active: Family::default(),
             concurrency: Family::default(),
@@ -169,6 +171,8 @@ impl Telemetry {
         all.register("workqueue_retries", "Objects put back after a reconcile that failed", self.retries.clone());
         let help = "Reconciles that failed, by what failed";
         all.register("agentruntime_reconcile_failures", help, self.failures.clone());
+        let help = "Events that did not reach the API server, by why";
+        all.register("agentruntime_events_lost", help, self.events_lost.clone());
         all.register("agentruntime_pod_calls", "Calls to pods by verb and result", self.calls.clone());
         let help = "Length of calls to pods; a status call may wait for a change";
         all.register("agentruntime_pod_call_seconds", help, self.call_seconds.clone());
@@ -221,6 +225,11 @@ impl Telemetry {
     /// Notes how many reconciles may be under way at once.
     pub fn set_concurrency(&self, most: u16) {
         self.concurrency.get_or_create(&ControllerLabel { controller: CONTROLLER }).set(i64::from(most));
+    }
+
+    /// Notes an Event that did not reach the API server.
+    pub fn lost_event(&self, reason: &'static str) {
+        self.events_lost.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// Notes a call to a pod.

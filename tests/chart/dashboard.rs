@@ -103,7 +103,7 @@ fn it_only_shows_and_answers_to_its_own_names() {
         args.iter().map(|arg| arg.as_str().unwrap().to_owned()).collect()
     };
     let plain = args(&added(&[ON]));
-    assert_eq!(plain[..4], ["dashboard", "--read-only", "--listen=0.0.0.0:8080", "--all-namespaces"]);
+    assert_eq!(plain[..4], ["dashboard", "--read-only", "--listen=[::]:8080", "--all-namespaces"]);
     let name = "hive-agentruntime-operator-dashboard";
     let own = [name.to_owned(), format!("{name}.system"), format!("{name}.system.svc")];
     assert_eq!(plain[4..], own.map(|name| format!("--allow-host={name}")));

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod admission;
 mod alerts;
 mod chart;
 mod conformance;

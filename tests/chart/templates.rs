@@ -177,6 +177,24 @@ fn an_operator_of_some_namespaces_has_roles_in_these_alone() {
     );
 }
 
+/// As docs/OPERATIONS.md says: Helm refuses an object that another release has.
+#[test]
+fn a_second_release_makes_nothing_that_the_first_has() {
+    let guide = include_str!("../../docs/OPERATIONS.md");
+    let set =
+        ["operator.watchNamespaces={red,blue}", "crds.install=false", "rbac.freezeRole=false", "rbac.aggregate=false"];
+    assert!(set[1..].iter().all(|value| guide.contains(&format!("--set {value}"))));
+    let of_the_cluster = |objects: &[Value]| -> Vec<String> {
+        let whole = objects.iter().filter(|object| object["metadata"]["namespace"].is_null());
+        whole.map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect()
+    };
+    let first = of_the_cluster(&with(&["crds.install=true"]));
+    // As if its release had another name.
+    let second: Vec<&str> = set.into_iter().chain(["fullnameOverride=second"]).collect();
+    let second = of_the_cluster(&with(&second));
+    assert!(!second.is_empty() && second.iter().all(|object| !first.contains(object)), "{second:?} beside {first:?}");
+}
+
 #[test]
 fn the_operator_may_run_commands_in_pods_only_where_that_is_asked_for() {
     let may = |set: &[&str]| {

@@ -170,12 +170,19 @@ fn an_invalid_freeze_is_refused_with_the_fields_name() {
     let dry =
         |spec: &Value| attempt(&["create", "--dry-run=server", "-f", "-"], Some(&object("bad", spec).to_string()));
     assert!(dry(&json!({ "namespaceSelector": {} })).is_ok());
+    dry(&json!({ "namespaceSelector": {}, "expiresAt": "9999-12-31T23:59:59Z" })).expect("it never ends, and may");
     let selector = |requirement: Value| json!({ "namespaceSelector": { "matchExpressions": [requirement] } });
     for (spec, said) in [
         (json!({ "state": "paused" }), "spec.namespaceSelector"),
         (json!({ "namespaceSelector": {}, "state": "running" }), "spec.state"),
         (json!({ "namespaceSelector": {}, "mode": "abruptly" }), "spec.mode"),
         (json!({ "namespaceSelector": {}, "expiresAt": "tomorrow" }), "spec.expiresAt"),
+        (json!({ "namespaceSelector": {}, "expiresAt": "2027-01-31T22:00:00+99:99" }), "spec.expiresAt"),
+        (json!({ "namespaceSelector": {}, "expiresAt": "2027-01-31T22:00:00x5Z" }), "spec.expiresAt"),
+        (json!({ "namespaceSelector": { "matchLabels": { "the team": "a" } } }), "each key is the key of a label"),
+        (json!({ "namespaceSelector": { "matchLabels": { "team": "a b" } } }), "spec.namespaceSelector.matchLabels"),
+        (selector(json!({ "key": "the team", "operator": "Exists" })), "matchExpressions[0].key"),
+        (selector(json!({ "key": "team", "operator": "In", "values": ["a b"] })), "values"),
         (json!({ "namespaceSelector": {}, "resumePerSecond": 0 }), "spec.resumePerSecond"),
         (
             json!({ "namespaceSelector": {}, "mode": "cancel", "deadlineSeconds": 5 }),

@@ -27,6 +27,27 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
         (json!({ "storage": { "volumeClaim": { "size": "much" } } }), "spec.storage.volumeClaim.size"),
         (json!({ "storage": { "volumeClaim": { "size": "1Gi" } }, "replicas": 2 }), "spec.replicas: at most 1"),
         (json!({ "lifecycle": { "whilePaused": "queue" } }), "spec.lifecycle.whilePaused: queue needs storage"),
+        (json!({ "storage": { "volumeClaim": { "size": "0Gi" } } }), "spec.storage.volumeClaim.size"),
+        (
+            json!({ "storage": { "volumeClaim": { "size": "1Gi", "storageClassName": "Fast Disk" } } }),
+            "spec.storage.volumeClaim.storageClassName",
+        ),
+        (
+            json!({ "storage": { "postgres": { "urlSecretRef": { "name": "a b", "key": "url" } } } }),
+            "spec.storage.postgres.urlSecretRef.name",
+        ),
+        (
+            json!({ "lifecycle": { "prePause": { "exec": { "command": [""] } } } }),
+            "exec.command: the program's name is empty",
+        ),
+        (
+            json!({ "lifecycle": { "prePause": { "exec": { "command": ["a"], "container": "a_b" } } } }),
+            "spec.lifecycle.prePause.exec.container",
+        ),
+        (
+            json!({ "maintenanceWindows": [{ "name": "w", "start": "2027-13-01T22:00:00Z", "durationSeconds": 5 }] }),
+            "spec.maintenanceWindows[0].start",
+        ),
     ] {
         let refused = space.apply(&runtime("bad", 1, &spec)).expect_err(field);
         assert!(refused.contains(field), "{field}: {refused}");
@@ -57,6 +78,17 @@ fn an_invalid_spec_is_refused_with_the_fields_name() {
     let mut bare = runtime("bad", 1, &json!({}));
     bare["spec"] = json!({});
     assert!(space.apply(&bare).unwrap_err().contains("spec: give agent"));
+    for name in ["a.b", "1a", "kubernetes", "default", "demo-pods"] {
+        let refused = space.apply(&runtime(name, 1, &json!({}))).expect_err(name);
+        assert!(refused.contains("metadata.name"), "{name}: {refused}");
+    }
+    for (name, key, field) in
+        [("site watch", "agent.yaml", "configMapRef.name"), ("agent", "../agent", "configMapRef.key")]
+    {
+        let mut far = runtime("bad", 1, &json!({}));
+        far["spec"]["agent"] = json!({ "configMapRef": { "name": name, "key": key } });
+        assert!(space.apply(&far).expect_err(field).contains(field), "{field}");
+    }
     let long = runtime(&"n".repeat(53), 1, &json!({}));
     assert!(space.apply(&long).unwrap_err().contains("at most 52 characters"));
 }

@@ -85,7 +85,7 @@ impl Server {
     /// # Errors
     /// The address is taken or not ours.
     pub async fn bind(address: SocketAddr, controller: Arc<Controller>) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = lifecycle::listen::bind(address)?;
         let leaving = Arc::new(AtomicBool::new(false));
         // More wait in the kernel's backlog.
         let connections = Arc::new(Semaphore::new(controller.config().max_connections));

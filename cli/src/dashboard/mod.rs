@@ -18,7 +18,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::Dashboard;
@@ -44,7 +43,7 @@ pub(crate) async fn run(cluster: Kubernetes, task: &Dashboard) -> Result<(), Err
         )));
     }
     let broken = |error: std::io::Error| Error::Input(format!("--listen {}: {error}", task.listen));
-    let listener = TcpListener::bind(task.listen).await.map_err(broken)?;
+    let listener = lifecycle::listen::bind(task.listen).map_err(broken)?;
     let address = listener.local_addr().map_err(broken)?;
     let cluster = Arc::new(cluster);
     let door = Arc::new(Door::new(address, task.read_only, task.allow_host.clone()));

@@ -175,7 +175,7 @@ pub(super) async fn freezes(State(app): State<App>) -> Response {
         progress: crate::freeze::progress(freeze),
         ready: crate::freeze::is_reached(freeze),
         reason: freeze.spec.reason.clone(),
-        until: freeze.spec.expires_at.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
+        until: freeze.spec.expires_at.clone().unwrap_or_default(),
     };
     html(&Freezes {
         freezes: board.freezes.iter().map(row).collect(),

@@ -69,7 +69,7 @@ impl Row {
         let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
         let message = ready.filter(|c| c.status != "True").map(|c| c.message.clone());
         let frozen = freeze.map(|freeze| freeze.spec.reason.clone()).filter(|reason| !reason.is_empty());
-        let ends = freeze.and_then(|freeze| freeze.spec.expires_at.as_ref()).map(|time| time.0.to_string());
+        let ends = freeze.and_then(|freeze| freeze.spec.expires_at.clone());
         Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

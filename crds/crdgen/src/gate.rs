@@ -7,10 +7,9 @@ const UPPER: [&str; 5] = ["maximum", "maxLength", "maxItems", "maxProperties", "
 /// Those that tighten it when they rise.
 const LOWER: [&str; 5] = ["minimum", "minLength", "minItems", "minProperties", "exclusiveMinimum"];
 /// Words that must stay as they are: they say how the API server stores, merges and fills in.
-const FIXED: [&str; 7] = [
+const FIXED: [&str; 6] = [
     "type",
     "format",
-    "pattern",
     "default",
     "x-kubernetes-list-type",
     "x-kubernetes-list-map-keys",
@@ -60,6 +59,11 @@ fn walk(at: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
         if old.get(word) != new.get(word) {
             found.push(format!("{shown}: {word} changes"));
         }
+    }
+    match (old.get("pattern"), new.get("pattern")) {
+        (was, Some(is)) if was != Some(is) => found.push(format!("{shown}: a new pattern: {}", text(new, "pattern"))),
+        (Some(_), None) => found.push(format!("{shown}: pattern is removed")),
+        _ => {}
     }
     for (words, tighter) in [(UPPER, -1.0), (LOWER, 1.0)] {
         for word in words {
@@ -164,7 +168,7 @@ mod tests {
             ("/properties/a/maxLength", json!(5), "spec.a: maxLength is tighter"),
             ("/properties/a/minLength", json!(1), "spec.a: minLength is new"),
             ("/properties/a/enum", json!(["x"]), "spec.a: \"y\" is no longer taken"),
-            ("/properties/a/pattern", json!("^x"), "spec.a: pattern changes"),
+            ("/properties/a/pattern", json!("^x"), "spec.a: a new pattern: ^x"),
             ("/properties/b/items/minimum", json!(2), "spec.b[]: minimum is tighter"),
             ("/required", json!(["a", "b"]), "spec: \"b\" is required now"),
             ("/x-kubernetes-validations", json!([{ "rule": "self.a != 'x'" }]), "spec: a new rule: self.a != 'x'"),

@@ -1,5 +1,5 @@
 """An agent of your own that an AgentRuntime can manage: the lifecycle contract in the standard library of Python."""
-import json, os, signal, threading, time, uuid
+import json, os, signal, socket, threading, time, uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import environ
 from pathlib import Path
@@ -70,8 +70,9 @@ class Contract(BaseHTTPRequestHandler):
 
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 host, port = environ.get("HIVE_LIFECYCLE_HOST", "127.0.0.1"), environ.get("HIVE_LIFECYCLE_PORT", "8080")
+ThreadingHTTPServer.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET  # :: takes IPv4 too
 server = ThreadingHTTPServer((host, int(port)), Contract)
-print("http://%s:%d" % server.server_address, flush=True)
+print("http://%s:%d" % server.server_address[:2], flush=True)
 for task in (work, server.serve_forever): threading.Thread(target=task, daemon=True).start()
 signal.sigwait({signal.SIGTERM})  # nothing new begins, and out when what is in flight has ended
 with lock: opens = float("inf"); lock.wait_for(lambda: begun == done)

@@ -22,7 +22,7 @@ fn refused(tenure: Tenure) -> (Arc<Mutex<Vec<Method>>>, Actor) {
         std::future::ready(Ok::<_, Infallible>(answer))
     });
     let client = Client::new(service, "agents");
-    let (announcer, _) = events::channel(&client);
+    let (announcer, _) = events::channel(&client, Arc::default());
     (asked, Actor::new(client, announcer, tenure))
 }
 

@@ -16,12 +16,12 @@ use crate::act::said::Said;
 use crate::act::slots::{Ended, Rank, Slots};
 use crate::act::turns::{Turn, Turns};
 use crate::act::{backoff, exec};
-use crate::observe::decoded::cut;
 use crate::observe::index::Owner;
 use crate::observe::{Contact, Heard, HookOutcome, HookTurn, calls_ended};
 use crate::plan::{Call, Deed, Order, Signer};
 use crate::queue::Queue;
 use crate::telemetry::Telemetry;
+use crate::text::cut;
 use crate::trace;
 
 /// A pod answers a command from memory and one fsync; more means that it hangs.

@@ -1,42 +1,76 @@
 //! Events for people: published one after another, in no transition's way.
 
+mod waiting;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crds::AgentRuntime;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource as _};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
+use self::waiting::{Entry, Waiting};
 use super::{CALL_DEADLINE, FIELD_MANAGER};
 use crate::plan::Announcement;
+use crate::telemetry::Telemetry;
+use crate::text::cut;
 
-/// Events that wait; what comes on top is lost.
-const WAITING: usize = 4096;
+/// Events that wait: those of a freeze over the largest fleet. What is on top of it and least important is lost.
+const WAITING: usize = 16_384;
 /// What waits when the operator ends is published for no longer than this.
 const LAST: Duration = Duration::from_secs(2);
+/// Losses are told no more often.
+const TELL: Duration = Duration::from_secs(10);
 
-type Waiting = (ObjectReference, Event);
+/// The longest note, in bytes, that the API server takes.
+const NOTE: usize = 1024;
+/// The longest reason and action.
+const WORD: usize = 128;
 
 /// Takes Events in, and never waits.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Announcer {
-    queue: mpsc::Sender<Waiting>,
+    shared: Arc<Shared>,
 }
 
 /// Publishes what an announcer takes in. One at a time: a fleet that changes as a whole needs the API server for
 /// its transitions first.
 pub struct Publisher {
-    queue: mpsc::Receiver<Waiting>,
+    shared: Arc<Shared>,
     recorder: Recorder,
+    told: Option<Instant>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    came: Notify,
+    telemetry: Arc<Telemetry>,
+}
+
+#[derive(Default)]
+struct Inner {
+    waiting: Waiting,
+    /// How many were lost since that was told last, and what is to be told of the last of them.
+    lost: u64,
+    last: Option<Loss>,
+}
+
+/// An Event that did not reach the API server.
+struct Loss {
+    namespace: String,
+    name: String,
+    reason: String,
+    why: String,
 }
 
 /// Both ends.
 #[must_use]
-pub fn channel(client: &Client) -> (Announcer, Publisher) {
-    let (sender, queue) = mpsc::channel(WAITING);
-    (Announcer { queue: sender }, Publisher { queue, recorder: Recorder::new(client.clone(), FIELD_MANAGER.into()) })
+pub fn channel(client: &Client, telemetry: Arc<Telemetry>) -> (Announcer, Publisher) {
+    let shared = Arc::new(Shared { inner: Mutex::default(), came: Notify::new(), telemetry });
+    let recorder = Recorder::new(client.clone(), FIELD_MANAGER.into());
+    (Announcer { shared: Arc::clone(&shared) }, Publisher { shared, recorder, told: None })
 }
 
 impl Announcer {
@@ -44,43 +78,93 @@ impl Announcer {
     pub fn announce(&self, runtime: &AgentRuntime, announcement: &Announcement) {
         let event = Event {
             type_: if announcement.warning { EventType::Warning } else { EventType::Normal },
-            reason: announcement.reason.clone(),
-            note: Some(announcement.note.clone()),
-            action: "Reconcile".to_owned(),
+            reason: cut(&announcement.reason, WORD),
+            note: Some(cut(&announcement.note, NOTE)),
+            action: cut("Reconcile", WORD),
             secondary: None,
         };
-        if self.queue.try_send((runtime.object_ref(&()), event)).is_err() {
-            tracing::warn!(reason = %announcement.reason, "an Event was lost: {WAITING} wait");
+        let important = announcement.warning || announcement.freeze;
+        let dropped =
+            self.shared.lock().waiting.put(Entry { about: runtime.object_ref(&()), event, important }, WAITING);
+        match dropped {
+            Some(dropped) => self.shared.lose(&dropped, "overflow", format!("{WAITING} wait")),
+            None => self.shared.came.notify_one(),
         }
     }
 }
 
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose(&self, entry: &Entry, label: &'static str, why: String) {
+        self.telemetry.lost_event(label);
+        let (namespace, name) = (entry.about.namespace.clone(), entry.about.name.clone());
+        let mut inner = self.lock();
+        inner.lost = inner.lost.saturating_add(1);
+        inner.last = Some(Loss {
+            namespace: namespace.unwrap_or_default(),
+            name: name.unwrap_or_default(),
+            reason: entry.event.reason.clone(),
+            why,
+        });
+    }
+}
+
 impl Publisher {
-    /// Publishes for as long as there is an announcer.
+    /// Publishes for ever.
     pub async fn run(&mut self) {
-        while let Some(waiting) = self.queue.recv().await {
-            self.publish(waiting).await;
+        loop {
+            let next = self.shared.lock().waiting.take();
+            match next {
+                Some(entry) => self.publish(entry).await,
+                // Losses are told though nothing comes after them.
+                None => drop(timeout(TELL, self.shared.came.notified()).await),
+            }
+            self.tell(Instant::now());
         }
     }
 
     /// Publishes what waits.
     pub async fn finish(mut self) {
         let rest = async {
-            while let Ok(waiting) = self.queue.try_recv() {
-                self.publish(waiting).await;
+            loop {
+                let next = self.shared.lock().waiting.take();
+                let Some(entry) = next else { break };
+                self.publish(entry).await;
             }
         };
         if timeout(LAST, rest).await.is_err() {
             tracing::warn!("Events were lost: the operator ends");
         }
+        self.told = None;
+        self.tell(Instant::now());
     }
 
-    async fn publish(&self, (about, event): Waiting) {
+    async fn publish(&self, entry: Entry) {
         // An Event is for people: a lost one is said, and no more.
-        match timeout(CALL_DEADLINE, self.recorder.publish(&event, &about)).await {
+        match timeout(CALL_DEADLINE, self.recorder.publish(&entry.event, &entry.about)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(reason = %event.reason, %error, "an Event was lost"),
-            Err(_) => tracing::warn!(reason = %event.reason, "an Event was lost: no answer from the API server"),
+            Ok(Err(error)) => self.shared.lose(&entry, "refused", cut(&error.to_string(), NOTE)),
+            Err(_) => self.shared.lose(&entry, "timeout", "no answer from the API server".to_owned()),
         }
     }
+
+    /// Says how many were lost, in one line: where one is lost, thousands may be.
+    fn tell(&mut self, now: Instant) {
+        if self.told.is_some_and(|told| now.duration_since(told) < TELL) {
+            return;
+        }
+        let mut inner = self.shared.lock();
+        let Some(Loss { namespace, name, reason, why }) = inner.last.take() else { return };
+        let lost = std::mem::take(&mut inner.lost);
+        drop(inner);
+        self.told = Some(now);
+        tracing::warn!(lost, namespace, name, reason, why, "Events were lost, the last of them this one");
+    }
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

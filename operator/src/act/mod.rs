@@ -28,6 +28,7 @@ use self::lists::Lists;
 use crate::lease::Tenure;
 use crate::observe::{BootConfigMap, Observed};
 use crate::plan::{Announcement, BootWrite};
+use crate::text::cut;
 use crate::trace;
 
 /// The field manager of everything that the operator writes.
@@ -35,6 +36,9 @@ pub const FIELD_MANAGER: &str = "agentruntime-operator";
 
 /// No call to the API server takes longer, or a half-open connection would hold up an object for ever.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// As much as is told of what the API server says, in bytes.
+const MESSAGE: usize = 512;
 
 /// Why a plan could not be carried out to its end.
 #[derive(Debug, thiserror::Error)]
@@ -206,9 +210,19 @@ async fn within<T>(what: &str, call: impl Future<Output = Result<T, kube::Error>
     match tokio::time::timeout(CALL_DEADLINE, call).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Error::Conflict { what: what.to_owned() }),
-        Ok(Err(source)) => Err(Error::Api { what: what.to_owned(), source }),
+        Ok(Err(source)) => Err(Error::Api { what: what.to_owned(), source: shortened(source) }),
         Err(_) => Err(Error::Timeout { what: what.to_owned() }),
     }
+}
+
+/// An error whose text can stand in a status, an Event and a log: the API server quotes what it refuses, which may be a
+/// whole template.
+fn shortened(mut error: kube::Error) -> kube::Error {
+    if let kube::Error::Api(status) = &mut error {
+        status.message = cut(&status.message, MESSAGE);
+        status.details = None;
+    }
+    error
 }
 
 #[cfg(test)]
@@ -216,6 +230,8 @@ mod actor_tests;
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -227,6 +243,22 @@ mod tests {
             let around = wanted.mul_f64(0.75)..=wanted.mul_f64(1.25);
             assert!(pauses.iter().all(|pause| around.contains(pause)), "{failures}: {pauses:?}");
             assert!(pauses.iter().any(|pause| *pause != pauses[0]), "those that failed together do not come together");
+        }
+    }
+
+    /// Whatever is refused, what is told of it has an end, and quotes no part of the object but that.
+    #[tokio::test]
+    async fn what_the_api_server_says_is_cut_before_it_is_told() {
+        for (length, code) in [(10, 422), (513, 422), (1 << 20, 500)] {
+            let cause = json!([{ "message": "x".repeat(length) }]);
+            let status = serde_json::from_value(json!({
+                "status": "Failure", "code": code, "reason": "Invalid", "message": "€".repeat(length), "details": { "causes": cause },
+            }));
+            let refused: Result<(), _> = Err(kube::Error::Api(status.unwrap()));
+            let error = within("Deployment demo", std::future::ready(refused)).await.unwrap_err();
+            assert!(error.to_string().len() < 3 * MESSAGE, "{}", error.to_string().len());
+            let Error::Api { source: kube::Error::Api(status), .. } = error else { panic!("{error}") };
+            assert!(status.message.len() <= MESSAGE && status.message.starts_with("€€"));
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::observe::index::Owner;
 use crate::observe::{Cause, Fault, Observed};
 use crate::plan::{BootWrite, Call, Order, Plan, Scale};
 use crate::queue::Again;
+use crate::text::cut;
 
 /// The pause after a failed visit; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -229,5 +230,5 @@ fn said(error: &act::Error) -> String {
         Cause::Refused { code, message } => format!("{code}: {message}"),
         Cause::NameTaken { message } | Cause::NoAnswer { message } => message,
     };
-    crate::observe::decoded::cut(&text, 512)
+    cut(&text, 512)
 }

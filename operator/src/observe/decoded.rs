@@ -14,6 +14,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::text::cut;
+
 /// The longest text of an error that is kept.
 const LONGEST_ERROR: usize = 256;
 
@@ -70,16 +72,6 @@ fn decode<K: Salvage>(raw: &RawValue) -> Result<Decoded<K>, serde_json::Error> {
         }
     };
     Ok(Decoded { metadata: bare.metadata, object, error })
-}
-
-/// The first bytes of a text, to the end of a character.
-#[must_use]
-pub fn cut(text: &str, most: usize) -> String {
-    if text.len() <= most {
-        return text.to_owned();
-    }
-    let end = (0..=most.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}…", text.get(..end).unwrap_or_default())
 }
 
 /// Says in the log what cannot be decoded, and nothing of its content.
@@ -244,14 +236,5 @@ mod tests {
         assert_eq!(read(all), held(crds::HeldState::Stopped));
         assert_eq!(read(json!({"namespaceSelector": {}, "state": "asleep"})), held(crds::HeldState::Paused));
         assert_eq!(read(json!({"namespaceSelector": 7})), (None, true), "what it selects is not known");
-    }
-
-    #[test]
-    fn text_is_cut_at_the_end_of_a_character() {
-        assert_eq!(cut("short", 5), "short");
-        for most in 0..20 {
-            let cut = cut(&"ä…".repeat(9), most);
-            assert!(cut.len() <= most.max('…'.len_utf8()), "{most}: {cut}");
-        }
     }
 }

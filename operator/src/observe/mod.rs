@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use fault::{Cause, Fault, Faults};
 
+use crate::text::cut;
+
 /// Everything that one plan may look at.
 #[derive(Clone, Debug)]
 pub struct Observed {
@@ -373,7 +375,7 @@ impl Heard {
 /// What is believed of an answer: any image may say anything, and what it says is kept for each pod and written to a
 /// status that has room for 50 of them. A count below zero is none.
 fn bounded(status: Status) -> Status {
-    let short = |text: String| if text.len() > WORD { decoded::cut(&text, WORD) } else { text };
+    let short = |text: String| if text.len() > WORD { cut(&text, WORD) } else { text };
     let few = |texts: Vec<String>, most: usize| texts.into_iter().take(most).map(short).collect();
     let holders = status.held_by.into_iter().take(10);
     Status {
@@ -385,7 +387,7 @@ fn bounded(status: Status) -> Status {
         held_by: holders.map(|h| Holder { execution: short(h.execution), node: short(h.node) }).collect(),
         keys: few(status.keys, 8),
         drain_deadline: status.drain_deadline.map(short),
-        message: status.message.map(|message| decoded::cut(&message, MESSAGE)),
+        message: status.message.map(|message| cut(&message, MESSAGE)),
         boot_id: short(status.boot_id),
         version: short(status.version),
         ..status

@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::spans::{since, until_retry};
 use super::steps::field_of;
-use crate::observe::decoded::cut;
 use crate::observe::{Cause, ChildKey, Fault, Observed};
+use crate::text::cut;
 
 /// A reason and a sentence.
 pub(super) type Trouble = (&'static str, String);

@@ -54,9 +54,10 @@ pub fn selects(freeze: &AgentFreeze, namespace: Option<&Labels>, runtime: &Label
     meets(&freeze.spec.namespace_selector, namespace?)
 }
 
-/// When a freeze ended or will end by itself.
+/// When a freeze ended or will end by itself. What cannot be read as a time never comes: 9999-12-31T23:59:59Z lies
+/// beyond the calendar here, and a freeze does not end by a slip of the pen.
 pub(crate) fn expires(freeze: &AgentFreeze) -> Option<Timestamp> {
-    freeze.spec.expires_at.as_ref().map(|time| time.0)
+    freeze.spec.expires_at.as_ref()?.parse().ok()
 }
 
 /// Whether a freeze is in force.
@@ -253,6 +254,7 @@ fn conditions(freeze: &AgentFreeze, live: bool, counts: &Counts, now: Timestamp)
     } else {
         ("False", "Freezing", format!("{reached} of {matched} runtimes have acknowledged it"))
     };
+    let message = message + never_ends(freeze);
     let mut parts = vec![("Ready", ready)];
     match (ready, reason) {
         ("True", _) => {}
@@ -271,6 +273,14 @@ fn conditions(freeze: &AgentFreeze, live: bool, counts: &Counts, now: Timestamp)
         }
     };
     parts.into_iter().map(condition).collect()
+}
+
+/// What is to be known of an end that was asked for and will not come.
+fn never_ends(freeze: &AgentFreeze) -> &'static str {
+    match (&freeze.spec.expires_at, expires(freeze)) {
+        (Some(_), None) => "; it does not end by itself: spec.expiresAt is no time that can come",
+        (Some(_), Some(_)) | (None, _) => "",
+    }
 }
 
 fn count(count: usize) -> i32 {

@@ -122,7 +122,7 @@ fn a_runtime_that_cannot_be_asked_makes_it_unknown_and_an_overdue_drain_stalls_i
 
 #[test]
 fn an_expired_freeze_holds_nothing_and_says_so() {
-    let mut stop = freeze(AgentFreezeSpec { expires_at: Some(Time(at(60))), ..AgentFreezeSpec::default() });
+    let mut stop = freeze(AgentFreezeSpec { expires_at: Some(at(60).to_string()), ..AgentFreezeSpec::default() });
     let paused = [runtime("a", DesiredState::Paused, Some(RuntimeState::Paused))];
     let before = reported(&stop, &paused, at(59));
     assert_eq!(before.matched, 1);
@@ -133,6 +133,24 @@ fn an_expired_freeze_holds_nothing_and_says_so() {
         (0, vec!["Ready False Expired".to_owned(), "Stalled True Expired".to_owned()])
     );
     assert!(hold(&stop, at(59)).is_some() && hold(&stop, at(60)).is_none());
+}
+
+#[test]
+fn an_end_that_cannot_be_read_or_come_never_does_and_is_told() {
+    let paused = [runtime("a", DesiredState::Paused, Some(RuntimeState::Paused))];
+    for text in ["9999-12-31T23:59:59Z", "2020-01-01T00:00:00+99:99", "2020-01-01T00:00:00x5Z", "never", ""] {
+        let stop = freeze(AgentFreezeSpec { expires_at: Some(text.to_owned()), ..AgentFreezeSpec::default() });
+        assert!(hold(&stop, at(0)).is_some() && hold(&stop, Timestamp::MAX).is_some(), "{text}");
+        let status = reported(&stop, &paused, at(0));
+        assert_eq!(status.matched, 1);
+        assert!(status.conditions[0].message.ends_with("spec.expiresAt is no time that can come"), "{text}");
+    }
+    let ends = freeze(AgentFreezeSpec {
+        expires_at: Some("2020-01-01T02:00:00+02:00".to_owned()),
+        ..AgentFreezeSpec::default()
+    });
+    assert!(hold(&ends, "2019-12-31T23:59:59Z".parse().unwrap()).is_some());
+    assert!(hold(&ends, "2020-01-01T00:00:00Z".parse().unwrap()).is_none());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crds::{AgentFreeze, AgentFreezeSpec, FreezeMode, HeldState, MaintenanceWindow};
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use lifecycle::DrainMode;
 
 use super::*;
@@ -67,7 +67,7 @@ impl World {
             }
         }
         for freeze in &self.fleet.freezes {
-            if freeze.spec.expires_at.as_ref().is_none_or(|end| end.0 > self.now) {
+            if freeze.spec.expires_at.as_ref().is_none_or(|end| end.parse::<Timestamp>().unwrap() > self.now) {
                 claims.push((all(freeze.spec.state), Kind::Freeze));
             }
         }
@@ -299,7 +299,7 @@ fn a_freeze_whose_selector_cannot_be_answered_yet_holds_things_as_they_are() {
 fn a_freeze_ends_by_itself_and_the_plan_wakes_then() {
     let mut world = World::running();
     let ends = world.now + SignedDuration::from_secs(60);
-    let spec = AgentFreezeSpec { expires_at: Some(Time(ends)), ..AgentFreezeSpec::default() };
+    let spec = AgentFreezeSpec { expires_at: Some(ends.to_string()), ..AgentFreezeSpec::default() };
     world.fleet.freezes = vec![freeze("short", HeldState::Paused, spec)];
     world.settle(20);
     assert_eq!(world.commanded(), Desired::Paused);
@@ -403,7 +403,7 @@ impl World {
             Blow::Freeze(n, state, cancel, ends) => {
                 let spec = AgentFreezeSpec {
                     mode: cancel.then_some(FreezeMode::Cancel),
-                    expires_at: ends.map(|ends| Time(now + SignedDuration::from_secs(ends))),
+                    expires_at: ends.map(|ends| (now + SignedDuration::from_secs(ends)).to_string()),
                     resume_per_second: Some(1),
                     ..AgentFreezeSpec::default()
                 };

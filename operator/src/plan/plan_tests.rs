@@ -544,6 +544,26 @@ fn a_changed_restart_nonce_changes_the_pods_and_nothing_else() {
     assert!(plan.boot.is_none(), "no new epoch");
 }
 
+/// A template that gives the agent's container these fields.
+fn with_agent(fields: &Value) -> Value {
+    let mut container = fields.clone();
+    container["name"] = serde_json::json!("agent");
+    serde_json::json!({ "spec": { "containers": [container] } })
+}
+
+#[test]
+fn a_port_without_a_name_is_added_to_the_lifecycle_port() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.runtime.spec.template =
+        with_agent(&serde_json::json!({ "ports": [{ "containerPort": 9000 }] })).as_object().cloned();
+    let deployment = child(&world, ChildKind::Deployment);
+    let ports = &deployment["spec"]["template"]["spec"]["containers"][0]["ports"];
+    let lifecycle = serde_json::json!({ "name": "lifecycle", "containerPort": 8080, "protocol": "TCP" });
+    assert_eq!(*ports, serde_json::json!([lifecycle, { "containerPort": 9000 }]));
+    world.settle(20);
+    assert_eq!(world.condition("Ready"), "True Running");
+}
+
 #[test]
 fn a_template_that_cannot_work_is_stalled_with_its_field_and_not_applied() {
     for (template, field) in [
@@ -554,6 +574,22 @@ fn a_template_that_cannot_work_is_stalled_with_its_field_and_not_applied() {
                 { "name": "agent", "lifecycle": { "preStop": { "sleep": { "seconds": 6 } } } }] } }),
             "terminationGracePeriodSeconds",
         ),
+        (with_agent(&serde_json::json!({ "ports": null })), "spec.template.spec.containers[agent].ports"),
+        (
+            with_agent(&serde_json::json!({ "ports": [{ "name": "lifecycle", "containerPort": 9000 }] })),
+            "spec.template.spec.containers[agent].ports",
+        ),
+        (
+            with_agent(&serde_json::json!({ "ports": [{ "name": "web", "containerPort": 8080 }] })),
+            "spec.template.spec.containers[agent].ports",
+        ),
+        (
+            with_agent(
+                &serde_json::json!({ "ports": [{ "name": "lifecycle", "containerPort": 8080, "protocol": "UDP" }] }),
+            ),
+            "spec.template.spec.containers[agent].ports",
+        ),
+        (serde_json::json!({ "spec": { "containers": null } }), "spec.template.spec.containers"),
     ] {
         let mut world = World::new(DesiredState::Running, 1);
         world.runtime.spec.template = template.as_object().cloned();

@@ -9,6 +9,7 @@ use lifecycle::wire::{CounterScope, Health, Status};
 
 use super::conditions;
 use super::effective::Effective;
+use super::freezes;
 use super::manifest::selector;
 use super::names::name_of;
 use super::pods::Standing;
@@ -184,7 +185,9 @@ pub(super) fn announcements(runtime: &AgentRuntime, next: &AgentRuntimeStatus) -
     let ready = next.conditions.iter().find(|c| c.type_ == "Ready");
     let note = ready.map(|c| c.message.clone()).unwrap_or_default();
     let warning = next.conditions.iter().any(|c| c.type_ == "Stalled") || next.state == Some(RuntimeState::Unknown);
-    vec![Announcement { warning, reason: next.reason.clone(), note }]
+    let sources = runtime.status.iter().chain([next]).map(|status| status.source.as_str());
+    let freeze = sources.into_iter().any(|source| source.starts_with(freezes::SOURCE));
+    vec![Announcement { warning, freeze, reason: next.reason.clone(), note }]
 }
 
 fn to_i32(count: usize) -> i32 {

@@ -215,6 +215,8 @@ pub enum Deed {
 pub struct Announcement {
     /// Normal or Warning.
     pub warning: bool,
+    /// A freeze holds the object, or did: part of the record of an emergency.
+    pub freeze: bool,
     /// A stable CamelCase word.
     pub reason: String,
     /// A sentence.

@@ -1,9 +1,13 @@
 //! The pod template: ours, with the user's merged over it.
 
+mod merge;
+
 use std::collections::BTreeSet;
 
 use crds::{AgentRuntime, WhilePaused};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+pub(super) use merge::merge;
 
 use super::manifest;
 use super::names::{boot_name, claim_name, name_of, uid_of};
@@ -16,6 +20,9 @@ const GRACE_MARGIN_SECONDS: i32 = 5;
 /// Where the address of a shared store is mounted: a directory, as a subPath mount is not filled in later.
 const STORE_DIR: &str = "/etc/hive/store";
 const STORE_URL_FILE: &str = "url";
+
+/// The name of the port of the lifecycle endpoint.
+const LIFECYCLE_PORT: &str = "lifecycle";
 
 /// Holds `spec.restartNonce`, so that a change of it is a change of the pods.
 const RESTART_ANNOTATION: &str = "agents.hive.dev/restart-nonce";
@@ -31,6 +38,9 @@ fn unlivable(runtime: &AgentRuntime, template: &Value) -> Option<String> {
         return Some("spec.template.spec.hostNetwork: a pod must have an address of its own; remove it".to_owned());
     }
     let agent = containers(template).find(|c| c.get("name").and_then(Value::as_str) == Some(AGENT_CONTAINER));
+    if let Some(what) = unreachable(runtime, agent) {
+        return Some(what);
+    }
     let sleep = agent.and_then(|agent| agent.pointer("/lifecycle/preStop/sleep/seconds")).and_then(Value::as_i64);
     let shutdown = i64::from(runtime.spec.lifecycle.shutdown_seconds);
     let needed = sleep.unwrap_or(0) + shutdown + i64::from(GRACE_MARGIN_SECONDS);
@@ -40,6 +50,26 @@ fn unlivable(runtime: &AgentRuntime, template: &Value) -> Option<String> {
             "spec.template.spec.terminationGracePeriodSeconds: {given} is too short for preStop {} + \
              lifecycle.shutdownSeconds {shutdown} + {GRACE_MARGIN_SECONDS}: at least {needed}",
             sleep.unwrap_or(0)
+        )
+    })
+}
+
+/// Probes, Services, the NetworkPolicy and the operator's calls all need the port.
+fn unreachable(runtime: &AgentRuntime, agent: Option<&Value>) -> Option<String> {
+    let Some(agent) = agent else {
+        return Some(format!("spec.template.spec.containers: there must be a container {AGENT_CONTAINER}"));
+    };
+    let number = runtime.spec.lifecycle.port;
+    let is_ours = |port: &Value| {
+        let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP");
+        let named = port.get("name").and_then(Value::as_str) == Some(LIFECYCLE_PORT);
+        named && protocol == "TCP" && port.get("containerPort").and_then(Value::as_i64) == Some(i64::from(number))
+    };
+    let kept = agent.get("ports").and_then(Value::as_array).is_some_and(|ports| ports.iter().any(is_ours));
+    (!kept).then(|| {
+        format!(
+            "spec.template.spec.containers[{AGENT_CONTAINER}].ports: port {number}, TCP, must be there and be called \
+             {LIFECYCLE_PORT}: give other ports other names and numbers, or change spec.lifecycle.port"
         )
     })
 }
@@ -137,7 +167,7 @@ fn container(runtime: &AgentRuntime, settings: &Settings, agent: Option<(&str, &
     let mut container = json!({
         "name": AGENT_CONTAINER,
         "env": environment(runtime),
-        "ports": [{ "name": "lifecycle", "containerPort": runtime.spec.lifecycle.port, "protocol": "TCP" }],
+        "ports": [{ "name": LIFECYCLE_PORT, "containerPort": runtime.spec.lifecycle.port, "protocol": "TCP" }],
         "livenessProbe": probe("/health/live", 10, 3),
         "readinessProbe": probe("/health/ready", 1, 2),
         "securityContext": {
@@ -165,7 +195,7 @@ fn environment(runtime: &AgentRuntime) -> Value {
     };
     let mut variables = json!([
         { "name": "HIVE_LIFECYCLE_ENABLED", "value": "true" },
-        { "name": "HIVE_LIFECYCLE_HOST", "value": "0.0.0.0" },
+        { "name": "HIVE_LIFECYCLE_HOST", "value": "::" },
         { "name": "HIVE_LIFECYCLE_PORT", "value": lifecycle.port.to_string() },
         { "name": "HIVE_GRACEFUL_SHUTDOWN_TIMEOUT", "value": lifecycle.shutdown_seconds.to_string() },
         { "name": "HIVE_WHILE_PAUSED", "value": while_paused },
@@ -186,85 +216,9 @@ fn environment(runtime: &AgentRuntime) -> Value {
 
 fn probe(path: &str, period: i32, failures: i32) -> Value {
     json!({
-        "httpGet": { "path": path, "port": "lifecycle" },
+        "httpGet": { "path": path, "port": LIFECYCLE_PORT },
         "periodSeconds": period,
         "failureThreshold": failures,
         "timeoutSeconds": 2,
     })
-}
-
-/// Merges `over` into `base`: objects by field, lists of things with a key by that key, all else replaced.
-pub(super) fn merge(base: &mut Value, over: &Value) {
-    match (base, over) {
-        (Value::Object(base), Value::Object(over)) => merge_objects(base, over),
-        (Value::Array(base), Value::Array(over)) if list_key(base).is_some() && list_key(over).is_some() => {
-            merge_lists(base, over);
-        }
-        (base, over) => *base = over.clone(),
-    }
-}
-
-fn merge_objects(base: &mut Map<String, Value>, over: &Map<String, Value>) {
-    for (field, value) in over {
-        match base.get_mut(field) {
-            Some(existing) => merge(existing, value),
-            None => {
-                base.insert(field.clone(), value.clone());
-            }
-        }
-    }
-}
-
-fn merge_lists(base: &mut Vec<Value>, over: &[Value]) {
-    for value in over {
-        let key = identity(value);
-        match base.iter_mut().find(|existing| identity(existing) == key) {
-            Some(existing) => merge_item(existing, value),
-            None => base.push(value.clone()),
-        }
-    }
-}
-
-/// A variable that gets a `value` loses its `valueFrom`, and the other way round: both at once are invalid.
-fn merge_item(existing: &mut Value, over: &Value) {
-    if let (Value::Object(base), Value::Object(with)) = (&mut *existing, over) {
-        if with.contains_key("value") {
-            base.remove("valueFrom");
-        } else if with.contains_key("valueFrom") {
-            base.remove("value");
-        }
-    }
-    merge(existing, over);
-}
-
-/// The key of a list's elements: mounts by path, all others by name.
-fn list_key(list: &[Value]) -> Option<&'static str> {
-    ["mountPath", "name"].into_iter().find(|key| list.iter().all(|item| item.get(key).is_some()))
-}
-
-fn identity(item: &Value) -> Option<&Value> {
-    item.get("mountPath").or_else(|| item.get("name"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn containers_are_merged_by_name_and_mounts_by_path() {
-        let mut base = json!({"containers": [{"name": "agent", "image": "a", "env": [{"name": "A", "value": "1"}]}]});
-        let over = json!({"containers": [{"name": "agent", "image": "b", "env": [{"name": "A", "value": "2"}]},
-            {"name": "side", "image": "c"}]});
-        merge(&mut base, &over);
-        let expected = json!({"containers": [{"name": "agent", "image": "b", "env": [{"name": "A", "value": "2"}]},
-            {"name": "side", "image": "c"}]});
-        assert_eq!(base, expected);
-    }
-
-    #[test]
-    fn a_value_replaces_a_value_from() {
-        let mut base = json!([{"name": "A", "valueFrom": {"fieldRef": {}}}]);
-        merge(&mut base, &json!([{"name": "A", "value": "x"}]));
-        assert_eq!(base, json!([{"name": "A", "value": "x"}]));
-    }
 }

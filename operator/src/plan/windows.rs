@@ -8,6 +8,9 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+/// How far ahead an expression is looked for.
+const YEARS: i32 = 40;
+
 /// What a window says at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Opening {
@@ -42,17 +45,32 @@ pub(super) fn look(window: &MaintenanceWindow, now: Timestamp) -> Result<Opening
     Ok(Opening { open: ends.is_some(), edge: ends.or(next) })
 }
 
-/// The last time at or before `now` at which a cron expression came due, and the first after it.
+/// The last time at or before `now` at which a cron expression came due, and the first after it, as far as they matter.
 fn around(cron: &str, zone: &TimeZone, now: Timestamp) -> Result<(Option<Timestamp>, Option<Timestamp>), String> {
-    let cron = Cron::from_str(cron).map_err(|error| error.to_string())?;
     // An expression is due at whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now).to_zoned(zone.clone());
-    let began = cron.find_previous_occurrence(&now, true).ok().map(|at| at.timestamp());
+    let cron = within_reach(cron, now.year().into())?;
     let next = cron.find_next_occurrence(&now, false).ok().map(|at| at.timestamp());
-    if began.is_none() && next.is_none() {
+    if next.is_none() {
         return Err("it never comes due".to_owned());
     }
+    let began = cron.find_previous_occurrence(&now, true).ok().map(|at| at.timestamp());
     Ok((began, next))
+}
+
+/// The expression in the years that matter: one that never comes due, such as `0 0 30 2 *`, would otherwise be looked
+/// for over thousands of years, in every plan. A window is open for 31 days at most, so that what came due before last
+/// year is over; and a 29 February on a given weekday comes every 40 years at the latest.
+fn within_reach(cron: &str, year: i32) -> Result<Cron, String> {
+    let told = |error: croner::errors::CronError| error.to_string();
+    let fields = cron.split_whitespace().count();
+    if fields != 5 {
+        return Err(format!("give five fields, not {fields}: minute, hour, day of month, month, day of week"));
+    }
+    // What is wrong with it is said of what was written.
+    Cron::from_str(cron).map_err(told)?;
+    // Seconds before it, years after it.
+    Cron::from_str(&format!("0 {cron} {}-{}", year - 1, year + YEARS)).map_err(told)
 }
 
 /// A time with its offset, or one on the clocks of a zone. One that daylight saving leaves out is as much

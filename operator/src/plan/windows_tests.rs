@@ -123,3 +123,38 @@ proptest! {
         }
     }
 }
+
+/// Each field of an expression that is valid and never comes due, in zones with and without changes of their clocks.
+#[test]
+fn an_expression_that_never_comes_due_is_found_out_at_once() {
+    for (cron, zone) in [
+        ("0 0 30 2 *", None),
+        ("0 0 31 2 *", Some("Europe/Berlin")),
+        ("* * 31 4,6,9,11 *", Some("America/New_York")),
+        ("0 0 30,31 2 *", Some("Australia/Lord_Howe")),
+    ] {
+        let never = window(Some(cron), None, zone, 60);
+        let best = (0..5)
+            .map(|_| {
+                let begun = std::time::Instant::now();
+                let outcome = look(&never, at("2026-11-25T21:00:00Z"));
+                assert_eq!(outcome, Err("spec.maintenanceWindows[nightly].cron: it never comes due".to_owned()));
+                begun.elapsed()
+            })
+            .min()
+            .unwrap();
+        // Without a bound it is forty times as much.
+        let most = if cfg!(debug_assertions) { 50 } else { 5 };
+        assert!(best < std::time::Duration::from_millis(most), "{cron}: {best:?}");
+    }
+}
+
+#[test]
+fn a_rare_expression_is_found_however_far_it_lies_ahead() {
+    let edge = |cron: &str, now: &str| looked(&window(Some(cron), None, None, 60), now);
+    assert_eq!(edge("0 0 29 2 *", "2096-03-01T00:00:00Z"), (false, Some("2104-02-29T00:00:00Z".to_owned())));
+    assert_eq!(edge("0 0 29 2 *", "2026-01-01T00:00:00Z"), (false, Some("2028-02-29T00:00:00Z".to_owned())));
+    // One that began in the year before is still open in the next.
+    let long = window(Some("0 0 31 12 *"), None, None, 31 * 86_400);
+    assert!(looked(&long, "2027-01-30T23:59:59Z").0 && !looked(&long, "2027-01-31T00:00:00Z").0);
+}
