@@ -31,7 +31,10 @@ pub(crate) fn webhook(bytes: &[u8]) {
 
 /// The body of a verb, and of a trigger.
 pub(crate) fn command(bytes: &[u8]) {
-    let _ = serde_json::from_slice::<lifecycle::wire::Command>(bytes);
+    let _ = serde_json::from_slice::<lifecycle::wire::Command>(bytes).map(|command| command.check());
+    if let Ok(brake) = serde_json::from_slice::<lifecycle::wire::BrakeCommand>(bytes).map(|command| command.brake()) {
+        assert!(brake.is_err() || brake.is_ok_and(|brake| brake.state != Desired::Running));
+    }
     let _ = serde_json::from_slice::<Map<String, Value>>(bytes);
 }
 
@@ -53,6 +56,13 @@ pub(crate) fn boot_file(bytes: &[u8]) {
     let record = serde_json::from_slice::<Record>(bytes).ok();
     let boot = lifecycle::fence::boot(true, "runtime-1", record.as_ref(), file.as_ref());
     assert!(boot.await_confirmation || boot.holds.target() != Desired::Running);
+    if let Some(record) = record {
+        let written = serde_json::to_vec(&record).expect("it is written");
+        assert_eq!(serde_json::from_slice::<Record>(&written).expect("it is read again"), record);
+        let kept = boot.brakes.iter().count() == record.brakes.iter().count();
+        let names_some = file.is_some_and(|file| !file.releases.is_empty());
+        assert!(kept || names_some || record.runtime_uid != "runtime-1", "a brake went without being named");
+    }
 }
 
 /// What is done with an input.

@@ -13,9 +13,10 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use tower::util::MapResponse;
 
+use crate::brake::BRAKE;
 use crate::signature::{READ, Seal};
 use crate::state::Verb;
-use crate::wire::{Command, Problem, Status};
+use crate::wire::{BrakeCommand, Command, Problem, Status};
 
 /// The largest answer that is read. A status is under 4 KiB; a pod that sends more is not one of ours.
 pub const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -61,6 +62,14 @@ pub enum Error {
         /// The body.
         problem: Box<Problem>,
     },
+    /// The image does not know brakes: it is held by a command with an epoch, as ever.
+    #[error("{address} knows no brakes: it answered {code}")]
+    NoBrakes {
+        /// Who was asked.
+        address: SocketAddr,
+        /// The HTTP status: 404, 405 or 501.
+        code: u16,
+    },
     /// The answer is not one of the contract.
     #[error("{address} answered {code} with something that is not the contract's: {reason}")]
     Foreign {
@@ -81,6 +90,7 @@ impl Error {
             Self::Unreachable { .. } => "unreachable",
             Self::Stale { .. } => "stale_epoch",
             Self::Refused { .. } => "refused",
+            Self::NoBrakes { .. } => "no_brakes",
             Self::Foreign { .. } => "foreign",
         }
     }
@@ -142,6 +152,14 @@ impl Client {
         deadline: Duration,
     ) -> Result<Answer, Error> {
         self.command(address, verb, command, None, deadline).await
+    }
+
+    /// Sets a brake and reads the status, which lists it once it is held on disk.
+    ///
+    /// # Errors
+    /// See [`Error`]; after `Unreachable` the brake may be set all the same.
+    pub async fn brake(&self, address: SocketAddr, brake: &BrakeCommand, deadline: Duration) -> Result<Answer, Error> {
+        self.set_brake(address, brake, None, deadline).await
     }
 
     /// Asks for the status. With `after`, waits up to `wait` for a version other than it; `deadline` comes on top.
@@ -207,8 +225,37 @@ impl Client {
         deadline: Duration,
     ) -> Result<Answer, Error> {
         let body = serde_json::to_vec(command).map_err(|e| foreign(address, 0, &e))?;
-        let token = seal.map(|seal| seal.token(verb.as_str(), &body));
-        let path = format!("/api/v1/lifecycle/{verb}");
+        self.post(address, verb.as_str(), body, seal, deadline).await
+    }
+
+    async fn set_brake(
+        &self,
+        address: SocketAddr,
+        brake: &BrakeCommand,
+        seal: Option<&Seal<'_>>,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let body = serde_json::to_vec(brake).map_err(|e| foreign(address, 0, &e))?;
+        match self.post(address, BRAKE, body, seal, deadline).await {
+            // Whatever the body: an image that knows no brakes says so in its own words.
+            Err(
+                Error::Refused { code: code @ (404 | 405 | 501), .. }
+                | Error::Foreign { code: code @ (404 | 405 | 501), .. },
+            ) => Err(Error::NoBrakes { address, code }),
+            answer => answer,
+        }
+    }
+
+    async fn post(
+        &self,
+        address: SocketAddr,
+        word: &str,
+        body: Vec<u8>,
+        seal: Option<&Seal<'_>>,
+        deadline: Duration,
+    ) -> Result<Answer, Error> {
+        let token = seal.map(|seal| seal.token(word, &body));
+        let path = format!("/api/v1/lifecycle/{word}");
         self.call(address, Method::POST, &path, body, token, deadline).await
     }
 
@@ -290,6 +337,14 @@ impl Signed<'_> {
         deadline: Duration,
     ) -> Result<Answer, Error> {
         self.client.command(address, verb, command, Some(self.seal), deadline).await
+    }
+
+    /// As [`Client::brake`], signed. The seal's epoch is the brake's.
+    ///
+    /// # Errors
+    /// See [`Error`]; after `Unreachable` the brake may be set all the same.
+    pub async fn brake(&self, address: SocketAddr, brake: &BrakeCommand, deadline: Duration) -> Result<Answer, Error> {
+        self.client.set_brake(address, brake, Some(self.seal), deadline).await
     }
 
     /// As [`Client::status`], signed, for pods that protect their reads.

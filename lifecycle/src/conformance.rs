@@ -1,5 +1,7 @@
 //! Whether a server speaks the contract: each promise that the operator relies on, tried on a runtime that stands alone.
 
+mod brakes;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// A pod that cannot be the one that is asked.
 const STRANGER: &str = "00000000-0000-0000-0000-000000000000";
 
+/// What stands for the promises of brakes on a server that knows none.
+const NO_BRAKES: &str = "brakes: not supported";
+
 /// One promise, and whether it was kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -21,6 +26,8 @@ pub struct Check {
     pub promise: &'static str,
     /// What happened instead.
     pub outcome: Result<(), String>,
+    /// It is of a part of the contract that this server does not announce, and need not. Nothing was tried.
+    pub is_skipped: bool,
 }
 
 /// Tries every promise in order and gives all outcomes. The runtime is paused, stopped and started on the way
@@ -30,7 +37,7 @@ pub async fn run(client: &Client, address: SocketAddr, patience: Duration, mut t
     let subject = Subject { client, address, patience };
     let mut all = Vec::new();
     let mut note = |promise: &'static str, outcome: Result<(), String>| {
-        let check = Check { promise, outcome };
+        let check = Check { promise, outcome, is_skipped: promise == NO_BRAKES };
         tell(&check);
         let kept = check.outcome.is_ok();
         all.push(check);
@@ -52,6 +59,7 @@ pub async fn run(client: &Client, address: SocketAddr, patience: Duration, mut t
     note("stop is reached: stopped", subject.change(Verb::Stop, State::Stopped, None).await);
     note("resume of a stopped one is refused with 409", subject.refused(Verb::Resume, &Command::default(), 409).await);
     note("start is reached: running", subject.change(Verb::Start, State::Running, None).await);
+    let knows_brakes = before.as_ref().is_some_and(Status::knows_brakes);
     let epoch = before.map_or(0, |status| status.epoch) + 2;
     note("pause with a new epoch is reached", subject.change(Verb::Pause, State::Paused, Some(epoch)).await);
     note("the status says the epoch that was accepted", subject.says(epoch).await);
@@ -61,6 +69,11 @@ pub async fn run(client: &Client, address: SocketAddr, patience: Duration, mut t
     note("a command for another pod is refused with 421", subject.refused(Verb::Resume, &stranger, 421).await);
     note("the refused commands have let nothing start", subject.says(epoch).await);
     note("resume with a newer epoch is reached", subject.change(Verb::Resume, State::Running, Some(epoch + 1)).await);
+    if knows_brakes {
+        brakes::run(&subject, epoch + 1, &mut note).await;
+    } else {
+        note(NO_BRAKES, Ok(()));
+    }
     all
 }
 

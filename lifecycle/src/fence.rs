@@ -3,24 +3,11 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::brake::Brakes;
 use crate::hold::Holds;
 use crate::state::{Desired, DrainMode, OnDrainTimeout};
 
-/// What a pod has fsynced before it acknowledged an epoch. It lives as long as the pod.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Record {
-    /// UID of the AgentRuntime that owns the pod.
-    pub runtime_uid: String,
-    /// The highest epoch accepted, from 1; 0 before the first command.
-    pub epoch: i64,
-    /// The state that epoch asked for.
-    pub state: Desired,
-    /// The holds in force after it.
-    pub holds: Holds,
-    /// Whose commands the pod obeys; missing when no boot file has said so yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub keys: Option<Keys>,
-}
+pub use crate::record::Record;
 
 /// Whose commands a pod obeys, and how new that knowledge is. Of two the later in `(epoch, version)` holds:
 /// keys change without a change of state, and a mount may be older than what the pod has acted on.
@@ -43,7 +30,7 @@ impl Keys {
 }
 
 /// The boot ConfigMap's `boot.json`, mounted as a directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BootFile {
     /// UID of the AgentRuntime that owns the pod.
     pub runtime_uid: String,
@@ -72,6 +59,9 @@ pub struct BootFile {
     /// Raised by one when the keys change and the epoch does not; a higher epoch begins at 0 again.
     #[serde(default)]
     pub keys_version: i64,
+    /// Brakes that no longer stand, by their ids: a pod that boots by this file lets go of them. At most 8.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<String>,
 }
 
 impl BootFile {
@@ -110,6 +100,8 @@ pub struct Boot {
     pub epoch: i64,
     /// The holds to start with.
     pub holds: Holds,
+    /// The brakes to start with.
+    pub brakes: Brakes,
     /// Whether the gate stays closed until the operator confirms the epoch or the boot hold ends.
     pub await_confirmation: bool,
     /// Whose commands are obeyed; none while nothing has said so.
@@ -120,18 +112,26 @@ pub struct Boot {
 ///
 /// The higher epoch wins; a missing file means no change; a managed pod with neither stays paused,
 /// because nothing says that it may run. An unmanaged one has only its record to obey. A record or
-/// file of another AgentRuntime is ignored: a volume may have served another one before.
+/// file of another AgentRuntime is ignored: a volume may have served another one before. Recorded
+/// brakes stay, unless the file names them.
 #[must_use]
 pub fn boot(managed: bool, runtime_uid: &str, record: Option<&Record>, file: Option<&BootFile>) -> Boot {
     let record = record.filter(|r| r.runtime_uid == runtime_uid);
     if !managed {
         let (epoch, holds) = record.map_or((0, Holds::default()), |r| (r.epoch, r.holds));
-        return Boot { epoch, holds, await_confirmation: false, keys: None };
+        let brakes = record.map(|r| r.brakes.clone()).unwrap_or_default();
+        return Boot { epoch, holds, brakes, await_confirmation: false, keys: None };
     }
     let file = file.filter(|f| f.runtime_uid == runtime_uid);
-    let recorded =
-        record.map(|r| Boot { epoch: r.epoch, holds: r.holds, await_confirmation: true, keys: r.keys.clone() });
-    let nothing = Boot { epoch: 0, holds: Holds::default(), await_confirmation: true, keys: None };
+    let nothing =
+        Boot { epoch: 0, holds: Holds::default(), brakes: Brakes::default(), await_confirmation: true, keys: None };
+    let recorded = record.map(|r| Boot {
+        epoch: r.epoch,
+        holds: r.holds,
+        brakes: r.brakes.clone(),
+        keys: r.keys.clone(),
+        ..nothing.clone()
+    });
     match (recorded, file) {
         (Some(boot), Some(file)) => adopt(boot, file),
         (Some(boot), None) => boot,
@@ -140,13 +140,14 @@ pub fn boot(managed: bool, runtime_uid: &str, record: Option<&Record>, file: Opt
     }
 }
 
-/// Takes over a file with a higher epoch, and newer keys; anything else changes nothing.
+/// Takes over a file with a higher epoch, newer keys, and the releases that it names; anything else changes nothing.
 #[must_use]
 pub fn adopt(mut boot: Boot, file: &BootFile) -> Boot {
     let named = file.named_keys();
     if named.is_newer(boot.keys.as_ref()) {
         boot.keys = Some(named);
     }
+    boot.brakes.release(boot.epoch, file.epoch, &file.releases);
     match judge(boot.epoch, file.epoch) {
         Freshness::Newer => {
             let holds = boot.holds.released(boot.epoch, file.release_epoch).commanded(file.state);
@@ -164,22 +165,11 @@ mod tests {
 
     fn record(epoch: i64, state: Desired) -> Record {
         let holds = Holds { operator: state, ..Holds::default() };
-        Record { runtime_uid: "u".to_owned(), epoch, state, holds, keys: None }
+        Record { runtime_uid: "u".to_owned(), epoch, state, holds, ..Record::default() }
     }
 
     fn file(epoch: i64, state: Desired) -> BootFile {
-        BootFile {
-            runtime_uid: "u".to_owned(),
-            epoch,
-            state,
-            mode: DrainMode::Drain,
-            deadline_seconds: None,
-            on_timeout: OnDrainTimeout::Wait,
-            keys: Vec::new(),
-            keys_version: 0,
-            release_epoch: 0,
-            resume_nonce: None,
-        }
+        BootFile { runtime_uid: "u".to_owned(), epoch, state, ..BootFile::default() }
     }
 
     #[test]

@@ -27,11 +27,13 @@ impl Holds {
         self.operator.max(self.local).max(breaker)
     }
 
-    /// The holds after a command of the operator with a higher epoch. A command to run clears
-    /// what people set, or an old local pause would outlive every later command.
+    /// The holds after a command of the operator with a higher epoch. A command that takes its own hold back clears
+    /// what people set, or an old local pause would outlive every later command. One that only goes on saying running,
+    /// with a new policy or with brakes to release, is no reason to overrule a person.
     #[must_use]
     pub fn commanded(self, desired: Desired) -> Self {
-        let local = if desired == Desired::Running { Desired::Running } else { self.local };
+        let resumes = self.operator != Desired::Running && desired == Desired::Running;
+        let local = if resumes { Desired::Running } else { self.local };
         Self { operator: desired, local, breaker: self.breaker }
     }
 

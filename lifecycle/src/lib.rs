@@ -3,6 +3,7 @@
 //! Nothing here serves HTTP or knows Kubernetes. Every rule is a pure function, so that the
 //! runtime, the operator, the tests and a model checker share one copy of it.
 
+pub mod brake;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "client")]
@@ -13,10 +14,12 @@ pub mod hold;
 pub mod listen;
 pub mod machine;
 pub mod probe;
+pub mod record;
 pub mod signature;
 pub mod state;
 pub mod wire;
 
+pub use brake::{Brake, Brakes};
 pub use fence::{BootFile, Keys, Record};
 pub use hold::Holds;
 pub use machine::{Decision, Event, Machine, Phase};

@@ -2,22 +2,26 @@
 //!
 //! `Machine` is the runtime's state; a controller feeds it verbs and events and obeys the gate it names.
 
+mod brakes;
 mod words;
 
+use crate::brake::Brakes;
 use crate::fence::{Freshness, judge};
 use crate::hold::Holds;
 use crate::state::{Desired, DrainMode, State, Verb};
 
-pub use words::{Decision, Event, GateMode, Giver, Next, Phase, Target};
+pub use words::{BrakeDecision, Decision, Event, GateMode, Giver, Next, Phase, Target};
 
 /// A runtime's state. Two rules hold in every value: the gate is open only in `Running` with no
-/// hold in force, and `Paused` is entered only when no permit is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// hold or brake in force, and `Paused` is entered only when no permit is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Machine {
     /// The state with what it leads to.
     pub phase: Phase,
     /// Who holds it.
     pub holds: Holds,
+    /// The brakes in force, which only their names release.
+    pub brakes: Brakes,
     /// The highest epoch accepted.
     pub epoch: i64,
     /// How the drain under way treats executions.
@@ -29,13 +33,13 @@ pub struct Machine {
 impl Machine {
     /// A starting process with what the fence decided at boot.
     #[must_use]
-    pub fn boot(epoch: i64, holds: Holds, boot_hold: bool) -> Self {
-        let phase = match (holds.target(), boot_hold) {
+    pub fn boot(epoch: i64, holds: Holds, brakes: Brakes, boot_hold: bool) -> Self {
+        let phase = match (holds.target().max(brakes.target()), boot_hold) {
             (Desired::Running, false) => Phase::Starting(Target::Running),
             (Desired::Stopped, _) => Phase::Stopped,
             (Desired::Running, true) | (Desired::Paused, _) => Phase::Starting(Target::Paused),
         };
-        Self { phase, holds, epoch, mode: DrainMode::Drain, boot_hold }
+        Self { phase, holds, brakes, epoch, mode: DrainMode::Drain, boot_hold }
     }
 
     /// The word on the wire.
@@ -56,8 +60,8 @@ impl Machine {
     #[must_use]
     pub fn gate(&self) -> GateMode {
         match self.phase {
-            Phase::Running if self.holds.target() == Desired::Running && !self.boot_hold => GateMode::Open,
-            Phase::Pausing | Phase::Stopping(_) if self.mode == DrainMode::Drain => GateMode::Draining,
+            Phase::Running if self.target() == Desired::Running && !self.boot_hold => GateMode::Open,
+            Phase::Pausing | Phase::Stopping(_) if self.drain_mode() == DrainMode::Drain => GateMode::Draining,
             Phase::Running
             | Phase::Pausing
             | Phase::Stopping(_)
@@ -72,7 +76,7 @@ impl Machine {
     #[must_use]
     pub fn cancels(&self) -> bool {
         match self.phase {
-            Phase::Pausing | Phase::Stopping(_) => self.mode == DrainMode::Cancel,
+            Phase::Pausing | Phase::Stopping(_) => self.drain_mode() == DrainMode::Cancel,
             Phase::Stopped | Phase::Starting(_) | Phase::Running | Phase::Paused | Phase::Exited => false,
         }
     }
@@ -122,7 +126,7 @@ impl Machine {
         }
         self.epoch = epoch;
         self.holds = self.holds.commanded(desired);
-        match self.holds.target() {
+        match self.target() {
             Desired::Running if self.phase == Phase::Stopped => self.phase = Phase::Starting(Target::Paused),
             Desired::Running => {}
             tighter @ (Desired::Paused | Desired::Stopped) => {
@@ -134,19 +138,16 @@ impl Machine {
     /// A verb of a person, without an epoch.
     pub fn ask(&mut self, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
         let wants_running = matches!(verb, Verb::Start | Verb::Resume);
-        if wants_running && self.holds.operator != Desired::Running {
+        if wants_running && self.is_held_by_operator() {
             return Decision::Held;
         }
-        if wants_running && self.boot_hold {
-            return Decision::Held;
-        }
-        let before = *self;
+        let before = self.clone();
         match verb {
             Verb::Start | Verb::Resume => self.holds = self.holds.asked(Desired::Running),
             Verb::Pause => self.holds = self.holds.asked(Desired::Paused),
             Verb::Stop => self.holds = self.holds.asked(Desired::Stopped),
             Verb::Restart if before.phase == Phase::Stopped => {
-                if self.holds.operator != Desired::Running || self.boot_hold {
+                if self.is_held_by_operator() {
                     return Decision::Held;
                 }
                 self.holds = self.holds.asked(Desired::Running);
@@ -160,11 +161,18 @@ impl Machine {
         decision
     }
 
+    /// Whether no person can let it run: by the operator's hold, by a brake, or until a boot is confirmed.
+    fn is_held_by_operator(&self) -> bool {
+        self.holds.operator != Desired::Running || !self.brakes.is_empty() || self.boot_hold
+    }
+
     /// The table. Stale and held have been answered.
     fn obey(&mut self, giver: Giver, verb: Verb, mode: DrainMode, idle: bool) -> Decision {
-        // A held operator's start would open the gate against a hold that it did not clear.
+        // A held operator's start would open the gate against a hold that it did not clear, and a pause would leave
+        // what a more severe hold or brake has stopped.
         let verb = match verb {
-            Verb::Start | Verb::Resume if self.holds.target() != Desired::Running => self.holds.target().verb(),
+            Verb::Start | Verb::Resume if self.target() != Desired::Running => self.target().verb(),
+            Verb::Pause if giver == Giver::Operator => self.target().max(Desired::Paused).verb(),
             Verb::Start | Verb::Stop | Verb::Pause | Verb::Resume | Verb::Restart => verb,
         };
         match verb {
@@ -207,7 +215,7 @@ impl Machine {
             (Phase::Stopped, Giver::Person) => Decision::Conflict,
             (Phase::Starting(_), _) => self.go(Phase::Starting(Target::Paused)),
             (Phase::Running, _) => {
-                self.mode = mode;
+                self.mode = mode.max(self.brakes.mode());
                 self.drain(Phase::Pausing, Phase::Paused, idle)
             }
             (Phase::Pausing, _) => {
@@ -238,14 +246,14 @@ impl Machine {
                 self.drain(Phase::Stopping(Next::Stopped), Phase::Stopped, idle)
             }
             Phase::Starting(_) | Phase::Running | Phase::Paused => {
-                self.mode = mode;
+                self.mode = mode.max(self.brakes.mode());
                 self.drain(Phase::Stopping(Next::Stopped), Phase::Stopped, idle)
             }
         }
     }
 
     fn restart(&mut self, giver: Giver, idle: bool) -> Decision {
-        let again = match self.holds.target() {
+        let again = match self.target() {
             Desired::Running => Next::Running,
             Desired::Paused => Next::Paused,
             Desired::Stopped => Next::Stopped,
@@ -302,7 +310,7 @@ impl Machine {
             }
             Event::BootHoldEnded => {
                 let held = std::mem::replace(&mut self.boot_hold, false);
-                if held && self.holds.target() == Desired::Running {
+                if held && self.target() == Desired::Running {
                     self.phase = match self.phase {
                         Phase::Paused => Phase::Running,
                         Phase::Starting(_) => Phase::Starting(Target::Running),
@@ -319,9 +327,7 @@ impl Machine {
 
     fn ready(&mut self) {
         self.phase = match self.phase {
-            Phase::Starting(Target::Running) if self.holds.target() == Desired::Running && !self.boot_hold => {
-                Phase::Running
-            }
+            Phase::Starting(Target::Running) if self.target() == Desired::Running && !self.boot_hold => Phase::Running,
             Phase::Starting(_) => Phase::Paused,
             phase @ (Phase::Stopped
             | Phase::Running
@@ -375,3 +381,11 @@ impl Machine {
 #[cfg(test)]
 #[path = "machine_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "machine_brake_tests.rs"]
+mod brake_tests;
+
+#[cfg(test)]
+#[path = "machine_brake_laws.rs"]
+mod brake_laws;

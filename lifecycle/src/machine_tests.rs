@@ -21,7 +21,14 @@ const PHASES: [Phase; 11] = [
 const MODES: [DrainMode; 3] = [DrainMode::Drain, DrainMode::Checkpoint, DrainMode::Cancel];
 
 fn machine(phase: Phase) -> Machine {
-    Machine { phase, holds: Holds::default(), epoch: 1, mode: DrainMode::Drain, boot_hold: false }
+    Machine {
+        phase,
+        holds: Holds::default(),
+        brakes: Brakes::default(),
+        epoch: 1,
+        mode: DrainMode::Drain,
+        boot_hold: false,
+    }
 }
 
 fn desired(verb: Verb) -> Desired {
@@ -59,7 +66,7 @@ fn every_cell_of_the_table() {
 fn stale_epoch_changes_nothing() {
     for phase in PHASES {
         let mut m = machine(phase);
-        let before = m;
+        let before = m.clone();
         assert_eq!(m.command(0, Desired::Running, Verb::Start, DrainMode::Drain, true), Decision::Stale);
         assert_eq!(m, before);
     }
@@ -75,7 +82,7 @@ fn a_person_cannot_resume_against_the_operator() {
 
 #[test]
 fn boot_hold_ends_with_the_confirmation_of_the_same_epoch() {
-    let mut m = Machine::boot(3, Holds::default(), true);
+    let mut m = Machine::boot(3, Holds::default(), Brakes::default(), true);
     m.event(Event::Ready, true);
     assert_eq!((m.phase, m.gate()), (Phase::Paused, GateMode::Closed));
     m.command(3, Desired::Running, Verb::Start, DrainMode::Drain, true);
@@ -84,7 +91,7 @@ fn boot_hold_ends_with_the_confirmation_of_the_same_epoch() {
 
 #[test]
 fn a_file_found_during_the_boot_hold_tightens_at_once_and_loosens_at_its_end() {
-    let mut m = Machine::boot(3, Holds { operator: Desired::Paused, ..Holds::default() }, true);
+    let mut m = Machine::boot(3, Holds { operator: Desired::Paused, ..Holds::default() }, Brakes::default(), true);
     m.event(Event::Ready, true);
     m.adopt(4, Desired::Running, DrainMode::Drain, true);
     assert_eq!((m.epoch, m.gate()), (4, GateMode::Closed));
@@ -190,9 +197,9 @@ proptest! {
     /// the mode only gets tighter.
     #[test]
     fn no_path_from_a_paused_hold_to_a_permit(inputs in prop::collection::vec(input(), 0..40), hold in any::<bool>()) {
-        let mut m = Machine::boot(0, Holds::default(), hold);
+        let mut m = Machine::boot(0, Holds::default(), Brakes::default(), hold);
         for input in inputs {
-            let before = m;
+            let before = m.clone();
             match input {
                 Input::Command(epoch, verb, mode, idle) => {
                     m.release(epoch, epoch / 2);

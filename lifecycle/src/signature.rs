@@ -12,8 +12,6 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::wire::Command;
-
 /// The longest time for which a signature may hold, in seconds.
 pub const MAX_LIFETIME_SECONDS: i64 = 60;
 /// How far the clocks of an operator and a pod may lie apart, in seconds.
@@ -94,13 +92,13 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Whether the command's epoch is the one that was signed. A command without an epoch is a person's,
+    /// Whether the epoch of a command or brake is the one that was signed. A command without an epoch is a person's,
     /// and nobody signs for people: without the fence it could be replayed.
     ///
     /// # Errors
     /// It is another, or there is none.
-    pub fn check_epoch(&self, command: &Command) -> Result<(), Rejected> {
-        if command.epoch == Some(self.epoch) { Ok(()) } else { Err(Rejected::WrongEpoch { signed: self.epoch }) }
+    pub fn check_epoch(&self, epoch: Option<i64>) -> Result<(), Rejected> {
+        if epoch == Some(self.epoch) { Ok(()) } else { Err(Rejected::WrongEpoch { signed: self.epoch }) }
     }
 }
 

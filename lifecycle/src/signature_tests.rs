@@ -51,11 +51,9 @@ fn what_is_sealed_is_let_in_and_says_what_was_sealed() {
     let claims = outcome(|seal| seal, &expected(), NOW).unwrap();
     assert_eq!((claims.aud.as_str(), claims.runtime_uid.as_str()), ("pod-1", "runtime-1"));
     assert_eq!((claims.nbf, claims.exp, claims.epoch), (NOW, NOW + MAX_LIFETIME_SECONDS, 7));
-    let command = Command { epoch: Some(7), ..Command::default() };
-    assert_eq!(claims.check_epoch(&command), Ok(()));
+    assert_eq!(claims.check_epoch(Some(7)), Ok(()));
     for other in [Some(6), Some(8), None] {
-        let command = Command { epoch: other, ..Command::default() };
-        assert_eq!(claims.check_epoch(&command), Err(Rejected::WrongEpoch { signed: 7 }));
+        assert_eq!(claims.check_epoch(other), Err(Rejected::WrongEpoch { signed: 7 }));
     }
 }
 

@@ -66,8 +66,8 @@ pub enum DrainMode {
     Cancel,
 }
 
-/// What happens when a drain reaches its deadline.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+/// What happens when a drain reaches its deadline. The order is the severity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDrainTimeout {
     /// Go on draining and say who holds it up.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lifecycle::Verb;
 use lifecycle::client::{Client, Error, MAX_ANSWER_BYTES};
-use lifecycle::wire::Command;
+use lifecycle::wire::{BrakeCommand, Command};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -63,6 +63,41 @@ async fn a_redirect_is_not_followed() {
     assert!(matches!(error, Error::Foreign { code: 307, .. }), "{error}");
 }
 
+async fn brake(address: SocketAddr) -> Error {
+    match Client::default().brake(address, &BrakeCommand::default(), DEADLINE).await {
+        Err(error) => error,
+        Ok(answer) => panic!("it was believed: {answer:?}"),
+    }
+}
+
+#[tokio::test]
+async fn brake_answered_404_405_or_501_is_no_brakes() {
+    let problem = r#"{"type":"unknown_verb","title":"Not Found","status":404,"detail":"no such verb"}"#;
+    for (code, body) in [("404 Not Found", problem), ("404 Not Found", "<html>"), ("405 No", ""), ("501 No", "no")] {
+        let error = brake(server(http(code, "", body)).await).await;
+        let known = code.get(..3).and_then(|code| code.parse().ok());
+        assert!(matches!(error, Error::NoBrakes { code, .. } if Some(code) == known), "{error}");
+        assert_eq!(error.label(), "no_brakes");
+    }
+    for code in ["500 Internal Server Error", "403 Forbidden"] {
+        let error = brake(server(http(code, "", "no")).await).await;
+        assert!(matches!(error, Error::Foreign { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_without_brakes_is_not_one_with_none() {
+    let status = |brakes: &str| -> lifecycle::wire::Status {
+        let rest = r#""state":"running","uptime_seconds":1,"active_streams":0,"total_executions":0"#;
+        let more = r#""failed_executions":0,"entry_points":[],"health":{}"#;
+        serde_json::from_str(&format!("{{{rest},{more}{brakes}}}")).unwrap()
+    };
+    let (old, new) = (status(""), status(r#","brakes":[],"features":["brake"]"#));
+    assert_eq!((old.knows_brakes(), old.brake_ids().len(), old.has_feature("brake")), (false, 0, false));
+    assert_eq!((new.knows_brakes(), new.brake_ids().len(), new.has_feature("brake")), (true, 0, true));
+    assert!(serde_json::to_string(&new).unwrap().contains(r#""brakes":[]"#));
+}
+
 /// Notes the first line of each request.
 async fn listener() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -87,6 +122,8 @@ async fn the_path_is_fixed_by_the_verb_and_nothing_that_a_pod_says_changes_it() 
         let _ = Client::default().send(address, verb, &Command::default(), DEADLINE).await;
         assert_eq!(heard.recv().await.unwrap(), format!("POST /api/v1/lifecycle/{verb} HTTP/1.1"));
     }
+    let _ = Client::default().brake(address, &BrakeCommand::default(), DEADLINE).await;
+    assert_eq!(heard.recv().await.unwrap(), "POST /api/v1/lifecycle/brake HTTP/1.1");
     let hostile = Some(("7 HTTP/1.1\r\nX: /../", Duration::from_secs(1)));
     let _ = Client::default().status(address, hostile, DEADLINE).await;
     assert_eq!(heard.recv().await.unwrap(), "GET /api/v1/status HTTP/1.1");

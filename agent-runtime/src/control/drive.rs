@@ -9,8 +9,9 @@ use lifecycle::{BootFile, Desired, OnDrainTimeout};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::drain::Drain;
 use super::load::Error as LoadError;
-use super::{Broken, Controller, is_draining};
+use super::{Broken, Controller, brake, is_draining};
 
 /// How often the boot file is read again during the boot hold. The kubelet's own sync takes a minute.
 const LOOK_AT_BOOT: Duration = Duration::from_secs(1);
@@ -118,11 +119,12 @@ impl Controller {
     }
 
     async fn loaded(&self, loaded: Result<(), LoadError>) -> Result<Option<Instant>, Broken> {
+        // Nothing is shown as paused before the claims of every replica know it.
+        let shared = if loaded.is_ok() { self.share().await } else { Ok(()) };
         let mut core = self.core.lock().await;
         match loaded {
             Ok(()) => {
-                // Nothing is shown as paused before the claims of every replica know it.
-                if let Err(error) = self.share(&mut core).await {
+                if let Err(error) = shared {
                     core.message = Some(error.to_string());
                     self.publish(&core);
                     return Ok(Some(Instant::now() + RETRY));
@@ -151,7 +153,7 @@ impl Controller {
 
     /// The deadline of a drain: a pause goes on or stops at the next step, a stop interrupts.
     async fn check_deadline(&self) -> Result<(), Broken> {
-        let due = |drain: super::Drain| !drain.passed && drain.deadline <= Timestamp::now();
+        let due = |drain: Drain| !drain.passed && drain.deadline <= Timestamp::now();
         if !self.shown.borrow().drain.is_some_and(due) {
             return Ok(());
         }
@@ -178,9 +180,13 @@ impl Controller {
         if !core.machine.boot_hold {
             return Ok(());
         }
-        if let Some(file) = file.filter(|file| file.epoch > core.machine.epoch) {
-            tracing::info!(epoch = file.epoch, state = %file.state, "a newer boot file");
+        let brakes = core.machine.brakes.ids();
+        let names =
+            |file: &BootFile| file.epoch == core.machine.epoch && file.releases.iter().any(|id| brakes.contains(id));
+        if let Some(file) = file.filter(|file| file.epoch > core.machine.epoch || names(file)) {
+            tracing::info!(epoch = file.epoch, state = %file.state, releases = ?file.releases, "a newer boot file");
             self.change(&mut core, |machine, idle| {
+                brake::release(machine, file.epoch, &file.releases, idle);
                 machine.release(file.epoch, file.release_epoch);
                 machine.adopt(file.epoch, file.state, file.mode, idle);
             })
@@ -189,7 +195,7 @@ impl Controller {
         }
         // Without any epoch nothing ever said that this pod may run: then only the operator can.
         if self.started.elapsed() >= self.config.boot_hold() && core.machine.epoch > 0 {
-            let target = core.machine.holds.target();
+            let target = core.machine.target();
             tracing::warn!(%target, "the operator did not confirm in time: the boot file is believed");
             self.happen(&mut core, Event::BootHoldEnded).await?;
             debug_assert!(target == Desired::Running || self.gate.mode() != GateMode::Open);

@@ -3,6 +3,9 @@
 //! The order is the promise. What tightens closes the gate, then reaches the disk, then is shown and
 //! answered. What loosens reaches the disk, is shown, and only then opens the gate.
 
+mod brake;
+mod cancel;
+mod drain;
 mod drive;
 mod keys;
 mod leave;
@@ -15,18 +18,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Instant;
 
-use jiff::{SignedDuration, Timestamp};
 use lifecycle::fence::Record;
 use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
 use lifecycle::wire::Command;
-use lifecycle::{Desired, DrainMode, Keys, Machine, OnDrainTimeout, Verb};
+use lifecycle::{Desired, DrainMode, Keys, Machine, Verb};
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::drain::Drain;
 use crate::config::{Serve, WhilePaused};
-use crate::engine::{Disobeyed, Engine};
+use crate::engine::Engine;
 use crate::gate::Gate;
-use crate::store::{self, Filter};
+use crate::store;
 use crate::telemetry::Telemetry;
 
 /// Long polls at once; one more is answered at once.
@@ -44,6 +47,8 @@ pub struct Controller {
     engine: OnceLock<Arc<Engine>>,
     /// What ran when the last process ended is to be cancelled, once there is an engine.
     cancels_left: AtomicBool,
+    /// The same, by a brake: only where no other replica may run that by now.
+    cancels_own_left: AtomicBool,
     boot_id: String,
     started: Instant,
     waiters: Semaphore,
@@ -69,14 +74,6 @@ struct Core {
     admits_until_exit: bool,
     /// The epoch and state that the claims of every replica were told last.
     shared: Option<(i64, Desired)>,
-}
-
-/// A drain's deadline.
-#[derive(Clone, Copy, Debug)]
-struct Drain {
-    deadline: Timestamp,
-    on_timeout: OnDrainTimeout,
-    passed: bool,
 }
 
 /// What status shows; it never runs ahead of the disk.
@@ -125,13 +122,17 @@ impl Controller {
     /// # Errors
     /// The record or the boot file cannot be used. Nothing is run then: a guess could break a pause.
     pub fn new(config: Serve, telemetry: Arc<Telemetry>, broken: CancellationToken) -> Result<Self, record::Error> {
-        let (fence, recorded) = record::Fence::open(config.records())?;
+        let (mut fence, recorded) = record::Fence::open(config.records())?;
         let file = config.boot_dir.as_deref().map(record::read_boot).transpose()?.flatten();
         let boot = lifecycle::fence::boot(config.managed(), &config.runtime_uid, recorded.as_ref(), file.as_ref());
-        let machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
+        let machine = Machine::boot(boot.epoch, boot.holds, boot.brakes, boot.await_confirmation);
+        // Whatever the boot file releases by now: nothing has begun since the brake.
+        let left = recorded.as_ref().is_some_and(|record| brake::cancelled(record, &config.runtime_uid));
+        let recorded = brake::forget(&mut fence, recorded, record_of(&config, &machine, boot.keys.as_ref()))?;
         let fence = Arc::new(std::sync::Mutex::new(fence));
+        tracing::info!(epoch = boot.epoch, target = %machine.target(), managed = config.managed(), "starting");
         let shown = Shown {
-            machine,
+            machine: machine.clone(),
             drain: None,
             message: None,
             store_failed: false,
@@ -150,7 +151,6 @@ impl Controller {
             admits_until_exit: false,
             shared: None,
         };
-        tracing::info!(epoch = boot.epoch, target = %boot.holds.target(), managed = config.managed(), "starting");
         Ok(Self {
             config,
             gate: Arc::new(Gate::default()),
@@ -160,6 +160,7 @@ impl Controller {
             wake: Notify::new(),
             engine: OnceLock::new(),
             cancels_left: AtomicBool::new(false),
+            cancels_own_left: AtomicBool::new(left),
             boot_id: uuid::Uuid::now_v7().simple().to_string(),
             started: Instant::now(),
             waiters: Semaphore::new(MAX_WAITERS),
@@ -206,6 +207,7 @@ impl Controller {
         let decision = self
             .change(&mut core, |machine, idle| match body.epoch {
                 Some(epoch) => {
+                    brake::release(machine, epoch, &body.releases, idle);
                     machine.release(epoch, body.release_epoch.unwrap_or(0));
                     machine.command(epoch, wanted(verb, held), verb, mode, idle)
                 }
@@ -213,7 +215,7 @@ impl Controller {
             })
             .await?;
         if matches!(decision, Decision::Reached | Decision::Accepted) {
-            self.set_deadline(&mut core, body);
+            self.set_deadline(&mut core, body.into());
         }
         self.publish(&core);
         if core.machine.cancels() {
@@ -224,43 +226,13 @@ impl Controller {
             self.cancels_left.store(true, Ordering::SeqCst);
             self.cancel_what_was_left();
         }
-        if body.epoch.is_some() && decision != Decision::Stale {
-            self.share(&mut core).await?;
-        }
         let caller = if body.epoch.is_some() { "operator" } else { "person" };
         tracing::info!(%verb, epoch = body.epoch, caller, ?decision, state = %core.machine.state(), "a verb");
+        drop(core);
+        if body.epoch.is_some() && decision != Decision::Stale {
+            self.share().await?;
+        }
         Ok(decision)
-    }
-
-    /// Cancels what holds a permit now; what waits for its turn, for a time or for a person is left alone.
-    /// The caller is answered before the last effect has ended, as by any drain.
-    fn cancel_in_flight(&self) {
-        let Some(engine) = self.engine().map(Arc::clone) else { return };
-        for holder in self.gate.holders(usize::MAX) {
-            let engine = Arc::clone(&engine);
-            tokio::spawn(async move {
-                match engine.cancel(&holder.execution).await {
-                    Ok(()) | Err(Disobeyed::Ended(_)) => {}
-                    Err(error) => tracing::error!(execution = %holder.execution, %error, "it could not be cancelled"),
-                }
-            });
-        }
-    }
-
-    /// A process that ended between a cancel and the end of what it cancelled holds no permit for that any more. Its
-    /// successor is commanded again, and cancels what the store says was running.
-    fn cancel_what_was_left(&self) {
-        let Some(engine) = self.engine().map(Arc::clone) else { return };
-        if !self.cancels_left.swap(false, Ordering::SeqCst) {
-            return;
-        }
-        tokio::spawn(async move {
-            match engine.cancel_all(&Filter { state: Some(store::State::Running), ..Filter::default() }).await {
-                Ok(0) => {}
-                Ok(count) => tracing::info!(count, "what ran when the last process ended is cancelled"),
-                Err(error) => tracing::error!(%error, "what ran when the last process ended could not be cancelled"),
-            }
-        });
     }
 
     /// Takes in an event.
@@ -275,8 +247,8 @@ impl Controller {
 
     /// Changes the machine under the gate's lock and brings the change to disk in the order of the promise.
     async fn change<T>(&self, core: &mut Core, decide: impl FnOnce(&mut Machine, bool) -> T) -> Result<T, Broken> {
-        let before = core.machine;
-        let mut next = before;
+        let before = core.machine.clone();
+        let mut next = before.clone();
         let open = core.admits_until_exit;
         let value = self.gate.transition(|idle| {
             let value = decide(&mut next, idle);
@@ -287,13 +259,15 @@ impl Controller {
         });
         core.machine = next;
         self.record(core).await?;
+        let next = &core.machine;
         if before.state() != next.state() {
             tracing::info!(from = %before.state(), to = %next.state(), epoch = next.epoch, "state");
         }
+        let opens = mode_of(next, open) == GateMode::Open;
         if !is_draining(next.phase) {
             core.drain = None;
         }
-        if mode_of(&next, open) == GateMode::Open {
+        if opens {
             self.publish(core);
             self.gate.transition(|_| (GateMode::Open, ()));
         }
@@ -301,15 +275,8 @@ impl Controller {
     }
 
     async fn record(&self, core: &mut Core) -> Result<(), Broken> {
-        let machine = &core.machine;
-        let record = Record {
-            runtime_uid: self.config.runtime_uid.clone(),
-            epoch: machine.epoch,
-            state: machine.holds.operator,
-            holds: machine.holds,
-            keys: core.keys.clone(),
-        };
-        let untouched = core.recorded.is_none() && record.epoch == 0 && record.holds.target() == Desired::Running;
+        let record = record_of(&self.config, &core.machine, core.keys.as_ref());
+        let untouched = core.recorded.is_none() && record.epoch == 0 && core.machine.target() == Desired::Running;
         if untouched || core.recorded.as_ref() == Some(&record) {
             return Ok(());
         }
@@ -329,25 +296,9 @@ impl Controller {
         Err(Broken)
     }
 
-    /// A new drain gets its deadline; one under way may only have it shortened.
-    fn set_deadline(&self, core: &mut Core, body: &Command) {
-        if !is_draining(core.machine.phase) || matches!(core.machine.phase, Phase::Stopping(Next::Exit)) {
-            return;
-        }
-        let by_default = matches!(core.machine.phase, Phase::Stopping(_)).then_some(self.config.shutdown_seconds);
-        let seconds = body.deadline_seconds.or(by_default.and_then(|seconds| i64::try_from(seconds).ok()));
-        let Some(seconds) = seconds else { return };
-        let deadline = Timestamp::now().checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
-        let on_timeout = body.on_timeout.unwrap_or_default();
-        core.drain = Some(match core.drain {
-            Some(drain) => Drain { deadline: drain.deadline.min(deadline), on_timeout, passed: drain.passed },
-            None => Drain { deadline, on_timeout, passed: false },
-        });
-    }
-
     fn publish(&self, core: &Core) {
         self.shown.send_modify(|shown| {
-            shown.machine = core.machine;
+            shown.machine.clone_from(&core.machine);
             shown.drain = core.drain;
             shown.message.clone_from(&core.message);
             shown.store_failed = core.store_failed;
@@ -381,6 +332,18 @@ impl Controller {
     }
 }
 
+/// What is to be on disk of a machine.
+fn record_of(config: &Serve, machine: &Machine, keys: Option<&Keys>) -> Record {
+    Record {
+        runtime_uid: config.runtime_uid.clone(),
+        epoch: machine.epoch,
+        state: machine.holds.operator,
+        holds: machine.holds,
+        keys: keys.cloned(),
+        brakes: machine.brakes.clone(),
+    }
+}
+
 /// What a verb of the operator asks for. A restart asks for no other state.
 fn wanted(verb: Verb, held: Desired) -> Desired {
     match verb {
@@ -401,9 +364,5 @@ fn is_draining(phase: Phase) -> bool {
 /// The gate's mode, with what a shutdown adds.
 fn mode_of(machine: &Machine, admits_until_exit: bool) -> GateMode {
     let exiting = matches!(machine.phase, Phase::Stopping(Next::Exit)) && machine.mode == DrainMode::Drain;
-    if admits_until_exit && exiting && machine.holds.target() == Desired::Running {
-        GateMode::Open
-    } else {
-        machine.gate()
-    }
+    if admits_until_exit && exiting && machine.target() == Desired::Running { GateMode::Open } else { machine.gate() }
 }

@@ -66,13 +66,18 @@ struct Half {
     /// How many records have been written; the half with the higher number holds.
     number: u64,
     record: Record,
-    /// SHA-256 of the number and the record.
+    /// SHA-256 of the number and of the record as a version without brakes reads it: that version computes it anew,
+    /// and would take a half of which this was the sum of more for one that was cut off, and believe the other.
     sum: String,
+    /// SHA-256 of the number and the whole record, if that has brakes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    braked_sum: Option<String>,
 }
 
 impl Half {
     fn of(number: u64, record: &Record) -> Self {
-        Self { number, record: record.clone(), sum: sum(number, record) }
+        let braked_sum = braked_sum(number, record);
+        Self { number, record: record.clone(), sum: sum(number, &record.without_brakes()), braked_sum }
     }
 
     /// As it lies in the file; none if the record does not fit.
@@ -89,7 +94,9 @@ impl Half {
     /// None if it was cut off by a crash, or never written.
     fn read(bytes: &[u8]) -> Option<Self> {
         let half: Self = serde_json::from_slice(bytes).ok()?;
-        (half.sum == sum(half.number, &half.record)).then_some(half)
+        let is_whole = half.sum == sum(half.number, &half.record.without_brakes())
+            && half.braked_sum == braked_sum(half.number, &half.record);
+        is_whole.then_some(half)
     }
 
     fn place(number: u64) -> u64 {
@@ -100,6 +107,10 @@ impl Half {
 fn sum(number: u64, record: &Record) -> String {
     let text = serde_json::to_vec(&(number, record)).unwrap_or_default();
     Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn braked_sum(number: u64, record: &Record) -> Option<String> {
+    (!record.brakes.is_empty()).then(|| sum(number, record))
 }
 
 /// The record's file: two halves that are written in turn. A record is one write in place and one sync,

@@ -13,12 +13,17 @@ use crate::store;
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Controller {
-    /// Tells the claims of every replica what the operator asked for last, if they were not told.
-    pub(super) async fn share(&self, core: &mut Core) -> Result<(), store::Error> {
-        let Some((epoch, desired)) = untold(core) else { return Ok(()) };
+    /// Tells the claims of every replica what the operator asked for last, if they were not told. Without the lock: a
+    /// brake, which is not told, waits for no database.
+    pub(super) async fn share(&self) -> Result<(), store::Error> {
         let Some(shared) = self.engine().and_then(|engine| engine.store().shared()) else { return Ok(()) };
+        let Some((epoch, desired)) = untold(&*self.core.lock().await) else { return Ok(()) };
+        // The store itself refuses what is older than it was told.
         shared.accept_epoch(epoch, desired).await?;
-        core.shared = Some((epoch, desired));
+        let mut core = self.core.lock().await;
+        if core.shared.is_none_or(|(told, _)| told <= epoch) {
+            core.shared = Some((epoch, desired));
+        }
         Ok(())
     }
 
@@ -26,12 +31,11 @@ impl Controller {
     pub(super) async fn share_on(self: Arc<Self>, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(AGAIN)).await.is_some() {
             let Some(engine) = self.engine() else { continue };
-            let Some(shared) = engine.store().shared() else { return };
-            let Some((epoch, desired)) = untold(&*self.core.lock().await) else { continue };
-            // Without the lock, so that no verb waits for the database here.
-            match shared.accept_epoch(epoch, desired).await {
-                Ok(()) => self.core.lock().await.shared = Some((epoch, desired)),
-                Err(error) => tracing::warn!(%error, epoch, %desired, "the other replicas' claims could not be told"),
+            if engine.store().shared().is_none() {
+                return;
+            }
+            if let Err(error) = self.share().await {
+                tracing::warn!(%error, "the other replicas' claims could not be told");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lifecycle::State;
+use lifecycle::brake::FEATURE;
 use lifecycle::machine::GateMode;
 use lifecycle::wire::{CounterScope, Health, HealthLevel, Status};
 
@@ -33,7 +34,9 @@ impl Controller {
             waiting_for_input: count(waiting.asks),
             queued: count(waiting.queued),
             epoch: shown.machine.epoch,
-            holds: shown.machine.holds.names(),
+            holds: shown.machine.hold_names(),
+            brakes: Some(shown.machine.brakes.ids()),
+            features: vec![FEATURE.to_owned()],
             drain_deadline: shown.drain.map(|drain| drain.deadline.to_string()),
             held_by: if draining { self.gate.holders(HOLDERS) } else { Vec::new() },
             boot_id: self.boot_id.clone(),

@@ -162,6 +162,7 @@ async fn accept(
 fn router(app: App) -> Router {
     Router::new()
         .route("/api/v1/lifecycle/{verb}", post(verbs::command))
+        .route("/api/v1/lifecycle/brake", post(verbs::brake))
         .route("/api/v1/status", get(verbs::status))
         .route("/api/v1/status/streams", get(verbs::streams))
         .route("/api/v1/entry-points/{id}/trigger", post(executions::trigger))

@@ -10,6 +10,7 @@ use super::{events, executions, verbs};
     info(title = "Agent runtime", description = "The lifecycle contract, and the executions of one agent"),
     paths(
         verbs::command,
+        verbs::brake,
         verbs::status,
         verbs::streams,
         verbs::live,

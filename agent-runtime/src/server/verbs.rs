@@ -7,8 +7,9 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lifecycle::machine::Decision;
-use lifecycle::wire::{Command, Problem, Status};
+use lifecycle::brake::{BRAKE, BrakesFullError};
+use lifecycle::machine::{BrakeDecision, Decision};
+use lifecycle::wire::{BrakeCommand, Command, Problem, Status};
 use lifecycle::{State as Lifecycle, Verb};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -19,8 +20,6 @@ use super::{App, access};
 
 /// The longest long poll.
 const MAX_WAIT_SECONDS: u64 = 30;
-/// The longest drain deadline.
-const MAX_DEADLINE_SECONDS: i64 = 86_400;
 
 /// Start, stop, pause, resume or restart. With an epoch it is the operator's, without a person's.
 #[utoipa::path(
@@ -54,9 +53,10 @@ pub(super) async fn command(
         serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("the body is no command: {error}")))?
     };
     if let Some(claims) = claims {
-        claims.check_epoch(&command).map_err(|rejected| access::refusal(&rejected))?;
+        claims.check_epoch(command.epoch).map_err(|rejected| access::refusal(&rejected))?;
     }
-    check(&app, &command)?;
+    check_uids(&app, command.pod_uid.as_deref(), command.runtime_uid.as_deref())?;
+    command.check().map_err(|error| Refusal::invalid(error.to_string()))?;
     let decision = app.controller.obey(verb, &command).await;
     let decision = decision.map_err(|error| Refusal::storage(&error))?;
     let status = app.controller.status();
@@ -73,18 +73,47 @@ pub(super) async fn command(
     Err(refusal.with_status(status))
 }
 
-fn check(app: &App, command: &Command) -> Result<(), Refusal> {
+/// A brake: holds the runtime until it is released by its name, and needs no epoch of its own.
+#[utoipa::path(
+    post, path = "/api/v1/lifecycle/brake",
+    request_body = BrakeCommand,
+    responses(
+        (status = 200, description = "Held, and nothing is in flight", body = Status),
+        (status = 202, description = "Held, and something is in flight or being loaded", body = Status),
+        (status = 400, description = "The body is not a brake", body = Problem),
+        (status = 401, description = "unauthorized, keys_unknown, or signature_ and what is wrong with it", body = Problem),
+        (status = 409, description = "stale_epoch or brakes_full", body = Problem),
+        (status = 413, description = "The body is too large", body = Problem),
+        (status = 421, description = "Meant for another pod", body = Problem),
+    )
+)]
+pub(super) async fn brake(State(app): State<App>, headers: HeaderMap, body: Bytes) -> Result<Response, Refusal> {
+    let claims = access::signed(&app, &headers, BRAKE, &body).await?;
+    let command: BrakeCommand =
+        serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("the body is no brake: {error}")))?;
+    if let Some(claims) = claims {
+        claims.check_epoch(Some(command.epoch)).map_err(|rejected| access::refusal(&rejected))?;
+    }
+    check_uids(&app, command.pod_uid.as_deref(), command.runtime_uid.as_deref())?;
+    let brake = command.brake().map_err(|error| Refusal::invalid(error.to_string()))?;
+    let decision = app.controller.brake(brake, &command).await.map_err(|error| Refusal::storage(&error))?;
+    let status = app.controller.status();
+    let conflict = |kind: &str, detail: String| Refusal::new(StatusCode::CONFLICT, kind, detail);
+    let refusal = match decision {
+        BrakeDecision::Reached => return Ok((StatusCode::OK, Json(status)).into_response()),
+        BrakeDecision::Accepted => return Ok((StatusCode::ACCEPTED, Json(status)).into_response()),
+        BrakeDecision::Stale => conflict("stale_epoch", format!("epoch {} was accepted already", status.epoch)),
+        BrakeDecision::Full => conflict("brakes_full", BrakesFullError.to_string()),
+    };
+    Err(refusal.with_status(status))
+}
+
+fn check_uids(app: &App, pod: Option<&str>, runtime: Option<&str>) -> Result<(), Refusal> {
     let config = app.controller.config();
-    let meant_for = |given: &Option<String>, own: &str| given.as_deref().is_none_or(|given| given == own);
-    if !meant_for(&command.pod_uid, &config.pod_uid) || !meant_for(&command.runtime_uid, &config.runtime_uid) {
+    let meant_for = |given: Option<&str>, own: &str| given.is_none_or(|given| given == own);
+    if !meant_for(pod, &config.pod_uid) || !meant_for(runtime, &config.runtime_uid) {
         let detail = "this command is for another pod, which may have had this address before";
         return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail));
-    }
-    if command.epoch.is_some_and(|epoch| epoch < 1) {
-        return Err(Refusal::invalid("epoch: at least 1"));
-    }
-    if command.deadline_seconds.is_some_and(|seconds| !(0..=MAX_DEADLINE_SECONDS).contains(&seconds)) {
-        return Err(Refusal::invalid(format!("deadline_seconds: 0 to {MAX_DEADLINE_SECONDS}")));
     }
     Ok(())
 }

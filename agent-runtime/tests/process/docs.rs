@@ -75,7 +75,7 @@ fn every_test_that_the_conformance_table_names_exists() {
     let text = document("LIFECYCLE_API.md");
     let table = text.split("## Conformance").nth(1).unwrap();
     let mut sources = String::new();
-    for folder in ["tests/process", "../lifecycle/src", "../tests/e2e"] {
+    for folder in ["tests/process", "src/control", "../lifecycle/src", "../lifecycle/tests", "../tests/e2e"] {
         for entry in std::fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
             sources += &std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
         }

@@ -11,6 +11,7 @@
 mod boot;
 mod boundaries;
 mod bounds;
+mod brakes;
 mod clients;
 mod contract;
 mod docs;

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lifecycle::{State, Verb};
+use lifecycle::wire::BrakeCommand;
+use lifecycle::{Desired, State, Verb};
 use serde_json::Value;
 
 use crate::postgres_server::Server;
@@ -351,6 +352,42 @@ async fn one_accepted_pause_stops_the_claims_of_every_replica_and_a_local_one_on
     })
     .await;
     assert!(first.send(Verb::Pause, &command(4)).await.unwrap().reached);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brake_is_told_to_no_shared_store_and_waits_for_none() {
+    let Some(mut replicas) = Replicas::new(&agent(0.0)) else { return };
+    let (one, other) = (replicas.home().managed(), replicas.home().managed());
+    let mut runtimes = Vec::new();
+    for home in [&one, &other] {
+        home.write_boot(1, "running");
+        let runtime = home.start().await;
+        runtime.send(Verb::Start, &command(1)).await.unwrap();
+        runtime.reach(State::Running).await;
+        runtimes.push(runtime);
+    }
+    let [first, second] = runtimes.as_slice() else { panic!("two") };
+    let brake = BrakeCommand { id: "a".to_owned(), state: Desired::Paused, epoch: 1, ..BrakeCommand::default() };
+    first.client.brake(first.address, &brake, PATIENCE).await.unwrap();
+    first.reach(State::Paused).await;
+    second.trigger().await;
+    other.wait_for_lines("done", 1).await;
+    assert_eq!(replicas.sql("SELECT epoch, desired FROM control WHERE runtime_uid = 'runtime-1'"), ["1|running"]);
+    // While a command waits for a database that is away, a brake waits for neither.
+    replicas.server.down("INT");
+    let brake = BrakeCommand { epoch: 2, ..brake };
+    let braked = async {
+        eventually("the command is obeyed", || async { second.status().await.epoch == 2 }).await;
+        let begun = Instant::now();
+        let answer = second.client.brake(second.address, &brake, PATIENCE).await.unwrap();
+        (answer.status.brake_ids().to_vec(), begun.elapsed())
+    };
+    let pause = command(2);
+    let (paused, (brakes, took)) = tokio::join!(second.send(Verb::Pause, &pause), braked);
+    assert!(paused.is_err_and(|error| error.to_string().contains("out of reach")));
+    assert_eq!(brakes, ["a"]);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    replicas.server.up();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,6 +156,9 @@ impl Pod {
             queued: 0,
             epoch: self.epoch,
             holds: held.then(|| "operator".to_owned()).into_iter().collect(),
+            // It knows none.
+            brakes: None,
+            features: Vec::new(),
             drain_deadline: None,
             held_by: Vec::new(),
             boot_id: at.to_string(),

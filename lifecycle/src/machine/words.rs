@@ -78,6 +78,19 @@ pub enum Decision {
     Stale,
 }
 
+/// What a brake is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BrakeDecision {
+    /// 200: held, and nothing is in flight.
+    Reached,
+    /// 202: held, and something is in flight or being loaded.
+    Accepted,
+    /// 409 `stale_epoch`: a higher epoch than the brake's was accepted.
+    Stale,
+    /// 409 `brakes_full`: there is no room for one more.
+    Full,
+}
+
 /// What happens inside a runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {

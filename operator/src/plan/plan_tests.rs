@@ -355,6 +355,8 @@ fn answer(pod: &Pod) -> Status {
         queued: 0,
         epoch: pod.epoch,
         holds: Vec::new(),
+        brakes: None,
+        features: Vec::new(),
         drain_deadline: None,
         held_by: Vec::new(),
         boot_id: "boot".to_owned(),

@@ -200,6 +200,7 @@ fn call(
             deadline_seconds: Some(policy.deadline_seconds),
             on_timeout: Some(policy.on_timeout),
             release_epoch: Some(file.release_epoch).filter(|release| *release > 0),
+            ..Command::default()
         };
         return Some(Call::Command { verb: policy.desired.verb(), body: Box::new(body) });
     }

@@ -56,10 +56,7 @@ impl Policy {
             mode: self.mode,
             deadline_seconds: Some(self.deadline_seconds),
             on_timeout: self.on_timeout,
-            keys: Vec::new(),
-            keys_version: 0,
-            release_epoch: 0,
-            resume_nonce: None,
+            ..BootFile::default()
         }
     }
 

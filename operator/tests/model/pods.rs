@@ -4,7 +4,7 @@ use lifecycle::fence::{self, Record};
 use lifecycle::hold::Holds;
 use lifecycle::machine::{Event, GateMode, Machine};
 use lifecycle::wire::{CounterScope, Health, Status};
-use lifecycle::{BootFile, Desired, DrainMode, Verb};
+use lifecycle::{BootFile, Brakes, Desired, DrainMode, Verb};
 
 use crate::world::{Broken, Sent};
 
@@ -23,8 +23,13 @@ pub(crate) struct Pod {
 impl Pod {
     /// A pod that has just come up, before there was any boot file.
     pub(crate) fn new(uid: u8) -> Self {
-        let mut pod =
-            Self { uid, container: 0, machine: Machine::boot(0, Holds::default(), true), record: None, busy: false };
+        let mut pod = Self {
+            uid,
+            container: 0,
+            machine: Machine::boot(0, Holds::default(), Brakes::default(), true),
+            record: None,
+            busy: false,
+        };
         pod.start(None);
         pod
     }
@@ -36,10 +41,10 @@ impl Pod {
             epoch,
             state,
             holds,
-            keys: None,
+            ..Record::default()
         });
         let boot = fence::boot(true, RUNTIME, record.as_ref(), file);
-        self.machine = Machine::boot(boot.epoch, boot.holds, boot.await_confirmation);
+        self.machine = Machine::boot(boot.epoch, boot.holds, boot.brakes, boot.await_confirmation);
         self.machine.event(Event::Ready, true);
         self.busy = false;
     }
@@ -110,7 +115,9 @@ impl Pod {
             waiting_for_input: 0,
             queued: 0,
             epoch: self.machine.epoch,
-            holds: self.machine.holds.names(),
+            holds: self.machine.hold_names(),
+            brakes: None,
+            features: Vec::new(),
             drain_deadline: None,
             held_by: Vec::new(),
             boot_id: self.container.to_string(),

@@ -156,7 +156,7 @@ impl Pod {
     /// Writes down what is to outlive the process, and tells of the change.
     fn after(&self, core: &mut Core) {
         let machine = &core.machine;
-        let untouched = core.record.is_none() && machine.epoch == 0;
+        let untouched = core.record.is_none() && machine.epoch == 0 && machine.brakes.is_empty();
         if !untouched {
             core.record = Some(Record {
                 runtime_uid: self.runtime_uid.clone(),
@@ -164,6 +164,7 @@ impl Pod {
                 state: machine.holds.operator,
                 holds: machine.holds,
                 keys: core.keys.clone(),
+                brakes: machine.brakes.clone(),
             });
             self.world.oracle.accept(&self.uid, machine.epoch);
         }
@@ -221,7 +222,7 @@ impl Pod {
         }
         core.executing -= 1;
         self.world.oracle.end(&self.uid);
-        let before = core.machine;
+        let before = core.machine.clone();
         core.machine.event(Event::Idle, true);
         if matches!(core.machine.phase, Phase::Starting(_)) {
             core.machine.event(Event::Ready, true);
@@ -240,8 +241,9 @@ impl Pod {
                 continue;
             }
             let idle = core.executing == 0;
-            let before = core.machine;
-            if let Some(file) = core.mount.clone().filter(|file| file.epoch > core.machine.epoch) {
+            let before = core.machine.clone();
+            if let Some(file) = core.mount.clone() {
+                core.machine.release_brakes(file.epoch, &file.releases, idle);
                 core.machine.release(file.epoch, file.release_epoch);
                 core.machine.adopt(file.epoch, file.state, file.mode, idle);
             }
@@ -262,5 +264,5 @@ impl Pod {
 
 fn boot(runtime_uid: &str, record: Option<&Record>, mount: Option<&BootFile>) -> (Machine, Option<Keys>) {
     let boot = fence::boot(true, runtime_uid, record, mount);
-    (Machine::boot(boot.epoch, boot.holds, boot.await_confirmation), boot.keys)
+    (Machine::boot(boot.epoch, boot.holds, boot.brakes, boot.await_confirmation), boot.keys)
 }

@@ -10,9 +10,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use lifecycle::machine::{Decision, Event};
+use lifecycle::brake::{BRAKE, FEATURE};
+use lifecycle::machine::{BrakeDecision, Decision, Event};
 use lifecycle::signature::{Expected, Rejected, verify};
-use lifecycle::wire::{Command, Problem, Status};
+use lifecycle::wire::{BrakeCommand, Command, Problem, Status};
 use lifecycle::{BootFile, Desired, Keys, Verb};
 use tokio::net::TcpListener;
 
@@ -53,9 +54,12 @@ impl Pod {
         let body = body.collect().await.map_err(|_| "cut")?.to_bytes();
         let path = head.uri.path().to_owned();
         let query = head.uri.query().unwrap_or_default().to_owned();
-        let verb = path.strip_prefix("/api/v1/lifecycle/").and_then(|verb| verb.parse::<Verb>().ok());
+        let word = path.strip_prefix("/api/v1/lifecycle/");
+        let verb = word.and_then(|verb| verb.parse::<Verb>().ok());
+        let brakes = word == Some(BRAKE);
         let site = match verb {
             Some(verb) => verb.as_str(),
+            None if brakes => BRAKE,
             None if query.contains("after=") => "follow",
             None => "status",
         };
@@ -70,6 +74,7 @@ impl Pod {
         let answer = || async {
             match verb {
                 Some(verb) => self.command(verb, token.as_deref(), &body),
+                None if brakes => self.brake(token.as_deref(), &body),
                 None => self.follow(&query).await,
             }
         };
@@ -138,11 +143,10 @@ impl Pod {
             Ok(command) => command,
             Err(error) => return problem(400, "invalid", &error.to_string(), None),
         };
-        if let Err(rejected) = self.signed(&mut core, verb, token, body, &command) {
+        if let Err(rejected) = self.signed(&mut core, verb.as_str(), token, body, command.epoch) {
             return problem(401, rejected.kind(), &rejected.to_string(), None);
         }
-        let mine = |given: &Option<String>, own: &str| given.as_deref().is_none_or(|given| given == own);
-        if !mine(&command.pod_uid, &self.uid) || !mine(&command.runtime_uid, &self.runtime_uid) {
+        if !self.is_meant(command.pod_uid.as_deref(), command.runtime_uid.as_deref()) {
             return problem(421, "misdirected", "another pod", None);
         }
         let Some(epoch) = command.epoch else { return problem(401, "unauthorized", "no epoch", None) };
@@ -153,6 +157,7 @@ impl Pod {
             Verb::Stop => Desired::Stopped,
             Verb::Restart => core.machine.holds.operator,
         };
+        core.machine.release_brakes(epoch, &command.releases, idle);
         core.machine.release(epoch, command.release_epoch.unwrap_or(0));
         let decision = core.machine.command(epoch, wanted, verb, command.mode.unwrap_or_default(), idle);
         // There is nothing to load.
@@ -169,15 +174,50 @@ impl Pod {
         }
     }
 
+    /// On disk before it is answered, as all that [`Pod::after`] writes.
+    fn brake(&self, token: Option<&str>, body: &[u8]) -> Response<Full<Bytes>> {
+        let mut core = self.lock();
+        let command: BrakeCommand = match serde_json::from_slice(body) {
+            Ok(command) => command,
+            Err(error) => return problem(400, "invalid", &error.to_string(), None),
+        };
+        if let Err(rejected) = self.signed(&mut core, BRAKE, token, body, Some(command.epoch)) {
+            return problem(401, rejected.kind(), &rejected.to_string(), None);
+        }
+        if !self.is_meant(command.pod_uid.as_deref(), command.runtime_uid.as_deref()) {
+            return problem(421, "misdirected", "another pod", None);
+        }
+        let brake = match command.brake() {
+            Ok(brake) => brake,
+            Err(error) => return problem(400, "invalid", &error.to_string(), None),
+        };
+        let idle = core.executing == 0;
+        let decision = core.machine.brake(brake, idle);
+        core.machine.event(Event::Ready, idle);
+        self.after(&mut core);
+        let status = self.status(&core);
+        match decision {
+            BrakeDecision::Reached => json(200, &status),
+            BrakeDecision::Accepted => json(202, &status),
+            BrakeDecision::Stale => problem(409, "stale_epoch", "stale", Some(status)),
+            BrakeDecision::Full => problem(409, "brakes_full", "full", Some(status)),
+        }
+    }
+
+    fn is_meant(&self, pod_uid: Option<&str>, runtime_uid: Option<&str>) -> bool {
+        let mine = |given: Option<&str>, own: &str| given.is_none_or(|given| given == own);
+        mine(pod_uid, &self.uid) && mine(runtime_uid, &self.runtime_uid)
+    }
+
     fn signed(
         &self,
         core: &mut Core,
-        verb: Verb,
+        verb: &str,
         token: Option<&str>,
         body: &[u8],
-        command: &Command,
+        epoch: Option<i64>,
     ) -> Result<(), Rejected> {
-        let expected = Expected { pod_uid: &self.uid, runtime_uid: &self.runtime_uid, verb: verb.as_str(), body };
+        let expected = Expected { pod_uid: &self.uid, runtime_uid: &self.runtime_uid, verb, body };
         let now = jiff::Timestamp::now().as_second() + core.clock;
         let judge = |keys: Option<&Keys>| {
             let keys = keys.ok_or(Rejected::KeysUnknown)?;
@@ -193,7 +233,7 @@ impl Pod {
             }
             verdict => verdict?,
         };
-        claims.check_epoch(command)
+        claims.check_epoch(epoch)
     }
 
     fn version(&self, number: u64) -> String {
@@ -218,7 +258,9 @@ impl Pod {
             waiting_for_input: 0,
             queued: 0,
             epoch: machine.epoch,
-            holds: machine.holds.names(),
+            holds: machine.hold_names(),
+            brakes: Some(machine.brakes.ids()),
+            features: vec![FEATURE.to_owned()],
             drain_deadline: None,
             held_by: Vec::new(),
             boot_id: self.boot_id(),
