@@ -1,6 +1,7 @@
 //! The API server, under the user's own RBAC: runtimes, and the pods' API through the pod proxy.
 
 use clap::Args;
+use crds::decoded::Decoded;
 use crds::{AgentFreeze, AgentRuntime};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
@@ -62,14 +63,16 @@ impl Kubernetes {
 
     /// The runtimes of the namespace, or of all, by an optional label selector; in order of their names.
     pub(crate) async fn list(&self, selector: Option<&str>) -> Result<Vec<AgentRuntime>, Error> {
-        let mut items = listed(&self.runtimes(), selector, "agentruntimes").await?;
+        let items = listed(&self.runtimes(), selector, "agentruntimes").await?.into_iter();
+        let mut items: Vec<AgentRuntime> = items.map(Decoded::into_runtime).collect();
         items.sort_by(|a, b| (&a.metadata.namespace, &a.metadata.name).cmp(&(&b.metadata.namespace, &b.metadata.name)));
         Ok(items)
     }
 
     /// The runtimes of one namespace, by an optional label selector.
     pub(crate) async fn list_in(&self, namespace: &str, selector: Option<&str>) -> Result<Vec<AgentRuntime>, Error> {
-        listed(&self.of(namespace), selector, "agentruntimes").await
+        let items = listed(&self.of(namespace), selector, "agentruntimes").await?;
+        Ok(items.into_iter().map(Decoded::into_runtime).collect())
     }
 
     /// The names of the namespaces that a label selector selects.
@@ -121,7 +124,7 @@ impl Kubernetes {
     }
 
     /// All runtimes that are meant, for lists and watches.
-    pub(crate) fn runtimes(&self) -> Api<AgentRuntime> {
+    pub(crate) fn runtimes(&self) -> Api<Decoded<AgentRuntime>> {
         match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
@@ -140,7 +143,8 @@ impl Kubernetes {
     pub(crate) async fn get(&self, name: &str) -> Result<AgentRuntime, Error> {
         let place = &self.default_namespace;
         let found = self.of(place).get_opt(name).await;
-        found.map_err(|e| api(&format!("agentruntime {place}/{name} cannot be read"), &e))?.ok_or_else(|| {
+        let found = found.map_err(|e| api(&format!("agentruntime {place}/{name} cannot be read"), &e))?;
+        found.map(Decoded::into_runtime).ok_or_else(|| {
             Error::Input(format!("there is no agentruntime {name} in namespace {place}: see kubectl hive status -A"))
         })
     }
@@ -191,7 +195,7 @@ impl Kubernetes {
     }
 
     /// Runtimes of one namespace.
-    pub(crate) fn of(&self, namespace: &str) -> Api<AgentRuntime> {
+    pub(crate) fn of(&self, namespace: &str) -> Api<Decoded<AgentRuntime>> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -200,7 +204,9 @@ impl Kubernetes {
         let (namespace, name) = identity(runtime);
         let parameters = PatchParams { field_manager: Some("kubectl-hive".to_owned()), ..PatchParams::default() };
         let patched = self.of(namespace).patch(name, &parameters, &Patch::Merge(patch)).await;
-        patched.map_err(|e| api(&format!("agentruntime {namespace}/{name} cannot be changed"), &e))
+        patched
+            .map(Decoded::into_runtime)
+            .map_err(|e| api(&format!("agentruntime {namespace}/{name} cannot be changed"), &e))
     }
 
     /// The names of a runtime's running pods.

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crds::AgentRuntime;
+use crds::decoded::Decoded;
 use futures::{StreamExt as _, TryStreamExt as _};
 use indicatif::{ProgressBar, ProgressStyle};
 use kube::api::{Api, Resource};
@@ -36,8 +37,11 @@ pub(crate) async fn reached(cluster: &Kubernetes, runtimes: &[AgentRuntime], tim
         let generation = runtime.metadata.generation.unwrap_or(0);
         let what = format!("agentruntime {namespace}/{name}");
         let objects = cluster.of(namespace);
-        let followed =
-            follow(&objects, (&what, name), &bar, &mut last, |now| (show::progress(now), is_reached(now, generation)));
+        let stands = |now: &Decoded<AgentRuntime>| {
+            let now = now.clone().into_runtime();
+            (show::progress(&now), is_reached(&now, generation))
+        };
+        let followed = follow(&objects, (&what, name), &bar, &mut last, stands);
         match tokio::time::timeout_at(end, followed).await {
             Ok(outcome) => outcome?,
             Err(_) => {
@@ -137,10 +141,11 @@ async fn watch(cluster: &Kubernetes, task: &Status, until_reached: bool) -> Resu
         match event {
             Event::Init => seen.clear(),
             Event::InitApply(runtime) | Event::Apply(runtime) => {
+                let runtime = runtime.into_runtime();
                 seen.insert(key(&runtime), runtime);
             }
             Event::Delete(runtime) => {
-                seen.remove(&key(&runtime));
+                seen.remove(&key(&runtime.into_runtime()));
             }
             Event::InitDone => listed = true,
         }

@@ -1,5 +1,6 @@
 //! The custom resources of the group `agents.hive.dev`: types, validation and the CRD that is generated from them.
 
+pub mod decoded;
 pub mod freeze;
 pub mod hook;
 mod patterns;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use crds::decoded::Decoded;
 use crds::{AgentFreeze, AgentRuntime};
 use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
@@ -54,12 +55,12 @@ pub(super) struct Board {
 
 impl Board {
     /// Takes one event of the watch of runtimes.
-    fn take(&mut self, event: Event<AgentRuntime>, now: Timestamp) {
+    fn take(&mut self, event: Event<Decoded<AgentRuntime>>, now: Timestamp) {
         match event {
             Event::Init => self.stale = self.runtimes.keys().cloned().collect(),
-            Event::InitApply(runtime) | Event::Apply(runtime) => self.put(runtime, now),
+            Event::InitApply(runtime) | Event::Apply(runtime) => self.put(runtime.into_runtime(), now),
             Event::Delete(runtime) => {
-                self.runtimes.remove(&id(&runtime));
+                self.runtimes.remove(&id(&runtime.into_runtime()));
             }
             Event::InitDone => {
                 self.listed = true;
@@ -230,12 +231,12 @@ mod tests {
     #[test]
     fn only_a_change_of_what_it_does_is_a_transition() {
         let mut board = Board::default();
-        board.take(Event::Apply(pausing()), at(1));
+        board.take(Event::Apply(Decoded::whole(pausing())), at(1));
         let mut later = pausing();
         later.status.as_mut().unwrap().in_flight = Some(0);
-        board.take(Event::Apply(later.clone()), at(2));
+        board.take(Event::Apply(Decoded::whole(later.clone())), at(2));
         later.status.as_mut().unwrap().reason = "Paused".to_owned();
-        board.take(Event::Apply(later), at(3));
+        board.take(Event::Apply(Decoded::whole(later)), at(3));
         let seen = board.runtimes.values().next().unwrap();
         let reasons: Vec<&str> = seen.transitions.iter().map(|t| t.reason.as_str()).collect();
         assert_eq!(reasons, ["Pausing", "Paused"]);
@@ -245,11 +246,11 @@ mod tests {
     #[test]
     fn what_a_list_read_anew_does_not_name_is_gone() {
         let mut board = Board::default();
-        board.take(Event::Apply(named("a")), at(1));
-        board.take(Event::Apply(named("b")), at(1));
+        board.take(Event::Apply(Decoded::whole(named("a"))), at(1));
+        board.take(Event::Apply(Decoded::whole(named("b"))), at(1));
         board.take(Event::Init, at(2));
         assert_eq!(board.runtimes.len(), 2, "until the list is whole nothing disappears");
-        board.take(Event::InitApply(named("b")), at(2));
+        board.take(Event::InitApply(Decoded::whole(named("b"))), at(2));
         board.take(Event::InitDone, at(2));
         let names: Vec<&String> = board.runtimes.keys().map(|(_, name)| name).collect();
         assert_eq!(names, ["b"]);
@@ -261,7 +262,7 @@ mod tests {
         for second in 0..1000 {
             let mut runtime = pausing();
             runtime.status.as_mut().unwrap().reason = second.to_string();
-            board.take(Event::Apply(runtime), at(second));
+            board.take(Event::Apply(Decoded::whole(runtime)), at(second));
         }
         let seen = board.runtimes.values().next().unwrap();
         assert_eq!((seen.transitions.len(), seen.samples.len()), (KEPT, KEPT));
