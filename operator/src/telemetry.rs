@@ -15,6 +15,18 @@ use prometheus_client::registry::{Registry, Unit};
 /// The name under which controller-runtime would know this controller and its queue.
 const CONTROLLER: &str = "agentruntime";
 
+/// The steps that may fail, and why Events may be lost. Each is measured from the start: no increase is seen of a counter
+/// that begins with its first failure.
+const STEPS: [&str; 6] = [
+    "boot_file_unwritable",
+    "pods_unlisted",
+    "scale_failed",
+    "child_unapplied",
+    "child_undeleted",
+    "definition_unread",
+];
+const LOSSES: [&str; 3] = ["overflow", "refused", "timeout"];
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ControllerLabel {
     controller: &'static str,
@@ -195,6 +207,12 @@ impl Telemetry {
         let unit = Unit::Seconds;
         all.register_with_unit("agentruntime_oldest_answer", help, unit, self.oldest_answer.clone());
         all.register("agentruntime_leading", "1 while this replica acts", self.leading.clone());
+        for step in STEPS {
+            self.steps.get_or_create(&StepLabel { step }).inc_by(0);
+        }
+        for reason in LOSSES {
+            self.events_lost.get_or_create(&ReasonLabel { reason }).inc_by(0);
+        }
     }
 
     /// Notes that an object's turn has come and its reconcile begins.
@@ -329,6 +347,8 @@ mod tests {
             r#"agentruntime_acknowledgement_seconds_count{desired="paused"} 1"#,
             r#"agentruntime_runtimes{desired="paused",state="pausing"} 2"#,
             "agentruntime_diverged_runtimes 2",
+            r#"agentruntime_step_failures_total{step="child_unapplied"} 0"#,
+            r#"agentruntime_events_lost_total{reason="refused"} 0"#,
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
