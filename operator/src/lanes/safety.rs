@@ -11,10 +11,9 @@ use super::{Governed, Look, ROUNDS, is_worth_a_line};
 use crate::act::{self, fault, traced};
 use crate::context::Context;
 use crate::observe::index::Owner;
-use crate::observe::{Cause, Fault, Observed};
-use crate::plan::{BootWrite, Call, Order, Plan, Scale};
+use crate::observe::{Fault, Observed};
+use crate::plan::{BootWrite, Call, Order, Plan, Scale, said};
 use crate::queue::Again;
-use crate::text::cut;
 
 /// The pause after a failed visit; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -179,7 +178,9 @@ impl Governed<'_> {
     /// Writes the status and announces what is new in it.
     async fn report(&self, seen: &Observed, plan: &Plan) -> Result<(), act::Error> {
         let reached = plan.is_reached();
-        if let Some(status) = &plan.status {
+        // There is nothing to write the status of an object to that is gone before its pods.
+        let shown = !self.context.runtimes.is_gone(&self.owner);
+        if let Some(status) = plan.status.as_ref().filter(|_| shown) {
             let runtime = seen.runtime.as_ref();
             let span = self.lock().memory.transition.request("write status");
             let written = traced(span, self.context.actor.report(runtime, status)).await?;
@@ -212,7 +213,7 @@ impl Governed<'_> {
         self.context.telemetry.step_failed(event);
         if is_worth_a_line(failures) {
             let Owner { namespace, name } = &self.owner;
-            tracing::warn!(namespace, name, failures, error = %said(error), event);
+            tracing::warn!(namespace, name, failures, error = said(&error.cause()), event);
         }
     }
 
@@ -222,13 +223,4 @@ impl Governed<'_> {
             tracing::info!(namespace, name, failures = fault.failures, since = %fault.since, event);
         }
     }
-}
-
-/// What an error says, in the length that a log line has room for.
-fn said(error: &act::Error) -> String {
-    let text = match error.cause() {
-        Cause::Refused { code, message } => format!("{code}: {message}"),
-        Cause::NameTaken { message } | Cause::NoAnswer { message } => message,
-    };
-    cut(&text, 512)
 }

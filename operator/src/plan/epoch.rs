@@ -39,6 +39,8 @@ pub const HOOKS_ANNOTATION: &str = "agents.hive.dev/hooks";
 const BELIEVED: i64 = 1000;
 /// An epoch that pods answer is gone above no more often than this.
 const RAISE: Duration = Duration::from_secs(1);
+/// How often the epoch of an object without a file is raised: an image that obeys none would have it raised for ever.
+const WITHOUT_FILE: i64 = 8;
 
 /// Keeps the epoch, or raises it. A lost ConfigMap is made again above everything that status, a pod or this process has
 /// ever shown, so that no pod refuses it as stale. Other keys are written under the same epoch.
@@ -65,15 +67,27 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
     if same {
         return Decided { file, write: None, unwritten: false };
     }
-    // What is being deleted and has lost its file gets no new one.
-    let forbidden = current.is_none() && runtime.metadata.deletion_timestamp.is_some();
-    if forbidden || !faults::is_due(seen.faults.boot.as_ref(), "", now) {
+    if current.is_none() && runtime.metadata.deletion_timestamp.is_some() {
+        return without_file(seen, policy, known);
+    }
+    if !faults::is_due(seen.faults.boot.as_ref(), "", now) {
         let stored = current.cloned().unwrap_or_else(|| policy.file(runtime, known));
         return Decided { file: stored, write: None, unwritten: kept.is_none() };
     }
     let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
     let confirm = lets_run(current, &file).then_some(Confirm { freezes: settings.obey_freezes });
     Decided { write: Some(write(seen, &file, record, confirm)), file, unwritten: false }
+}
+
+/// What is being deleted and has lost its file gets no new one, and its pods are commanded all the same: no other is made.
+/// The epoch rises when one of them obeys another command by the present one.
+fn without_file(seen: &Observed, policy: &Policy, known: i64) -> Decided {
+    let file = |epoch| BootFile { keys: keys::named(seen, None), ..policy.file(&seen.runtime, epoch) };
+    let written = seen.epoch_since.map_or(known, |(epoch, _)| epoch);
+    let raises = is_disobeyed(seen, &file(known)) && known < written.saturating_add(WITHOUT_FILE);
+    let epoch = if raises { known.saturating_add(1) } else { known };
+    // Nothing is let run by a file that no store has.
+    Decided { file: file(epoch), write: None, unwritten: policy.desired == Desired::Running }
 }
 
 /// The highest epoch that may have been given out.
@@ -98,6 +112,11 @@ fn may_raise(seen: &Observed, file: &BootFile, now: Timestamp) -> bool {
 /// back, or the file was lost with the status not yet written. One that this process has written is its own.
 fn is_contradicted(seen: &Observed, file: &BootFile) -> bool {
     let ours = seen.epoch_since.is_some_and(|(epoch, from)| epoch == file.epoch && from > Timestamp::UNIX_EPOCH);
+    !ours && is_disobeyed(seen, file)
+}
+
+/// Whether a pod obeys another command by the epoch of a file.
+fn is_disobeyed(seen: &Observed, file: &BootFile) -> bool {
     let live = seen.pods.iter().filter(|pod| !pod.ended && pod.container.is_some());
     let answers = live.filter_map(|pod| {
         let answer = seen.contacts.get(&pod.uid)?.answer.as_ref()?;
@@ -109,10 +128,11 @@ fn is_contradicted(seen: &Observed, file: &BootFile) -> bool {
         settled
             && match file.state {
                 Desired::Running => held,
-                Desired::Paused | Desired::Stopped => status.state == State::Running && !held,
+                Desired::Paused => status.state == State::Running && !held,
+                Desired::Stopped => matches!(status.state, State::Running | State::Pausing | State::Paused),
             }
     };
-    !ours && answers.into_iter().any(contradicts)
+    answers.into_iter().any(contradicts)
 }
 
 /// Whether the file lets run what another one holds back. It is confirmed whoever wrote that: a watch may be dead

@@ -108,7 +108,8 @@ pub(super) fn reason(cause: &Cause) -> &'static str {
 }
 
 /// The words of the API server, without the values that it quotes from a template: they may be secrets.
-fn said(cause: &Cause) -> String {
+#[must_use]
+pub fn said(cause: &Cause) -> String {
     let message = match cause {
         Cause::Refused { message, .. } | Cause::NameTaken { message } | Cause::NoAnswer { message } => message,
     };

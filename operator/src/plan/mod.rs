@@ -33,6 +33,7 @@ use crate::observe::Observed;
 
 pub use children::{STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION};
 pub use epoch::HOOKS_ANNOTATION;
+pub use faults::said;
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
 pub use manifest::{HASH_ANNOTATION, MANAGED_BY, selector};
 pub use names::{boot_name, claim_name, deployment_key, deployment_name};

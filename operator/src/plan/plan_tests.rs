@@ -1048,6 +1048,13 @@ fn object_that_is_being_deleted_is_paused_and_its_children_are_left_alone() {
     // A boot file that is gone is not made anew: its namespace may be going too.
     world.boot = None;
     assert!(world.plan().boot.is_none());
+    world.ask(DesiredState::Running);
+    assert!(world.plan().orders.is_empty(), "nothing is let run by a file that no store has");
+    world.ask(DesiredState::Stopped);
+    for _ in 0..4 {
+        world.step();
+    }
+    assert_eq!((world.pods[0].state, world.status().state), (State::Stopped, Some(RuntimeState::Stopping)));
 }
 
 #[derive(Clone, Debug)]
