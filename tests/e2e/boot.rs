@@ -5,11 +5,28 @@ use std::time::Duration;
 use cluster::Signal;
 use serde_json::{Value, json};
 
-use crate::space::{RELEASE, SYSTEM, Space, eventually, http, kubectl, runtime};
+use crate::space::{RELEASE, SYSTEM, Space, attempt, eventually, http, kubectl, runtime};
 
-fn scale_operator(replicas: u32) {
-    let replicas = format!("--replicas={replicas}");
-    kubectl(&["-n", SYSTEM, "scale", "deployment", RELEASE, &replicas]);
+/// No operator runs until this is dropped.
+pub(crate) struct Away(());
+
+impl Away {
+    pub(crate) fn begin() -> Self {
+        let away = Self(());
+        kubectl(&["-n", SYSTEM, "scale", "deployment", RELEASE, "--replicas=0"]);
+        let selector = "app.kubernetes.io/name=agentruntime-operator";
+        let left = || kubectl(&["-n", SYSTEM, "get", "pods", "-l", selector, "-o", "name"]);
+        eventually("the operator is gone", || left().is_empty(), left);
+        away
+    }
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        // Also after a failure: the next test needs it.
+        let _ = attempt(&["-n", SYSTEM, "scale", "deployment", RELEASE, "--replicas=2"], None);
+        let _ = attempt(&["-n", SYSTEM, "rollout", "status", "deployment", RELEASE, "--timeout=120s"], None);
+    }
 }
 
 fn status(pod: &Value) -> Value {
@@ -37,12 +54,7 @@ fn without_the_operator_a_replaced_pod_and_a_killed_container_come_up_paused() {
     let space = Space::alone("boot");
     space.start(&runtime("demo", 1, &json!({ "desiredState": "paused" })));
     let old = space.pod("demo");
-    scale_operator(0);
-    let gone = || {
-        kubectl(&["-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/name=agentruntime-operator", "-o", "name"])
-            .is_empty()
-    };
-    eventually("the operator is gone", gone, String::new);
+    let away = Away::begin();
 
     space.kubectl(&["delete", "pod", old["metadata"]["name"].as_str().unwrap()]);
     let mut replacement = None;
@@ -76,8 +88,7 @@ fn without_the_operator_a_replaced_pod_and_a_killed_container_come_up_paused() {
     );
     stays_paused(&replacement);
 
-    scale_operator(2);
-    kubectl(&["-n", SYSTEM, "rollout", "status", "deployment", RELEASE, "--timeout=120s"]);
+    drop(away);
     space.patch("demo", &json!({ "desiredState": "running" }));
     assert_eq!(space.ready("demo")["status"]["state"], "running");
 }

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::space::{RELEASE, SYSTEM, Space, attempt, condition, eventually, execution, http, kubectl, runtime};
 
 /// A freeze that goes with the test.
-struct Freeze {
+pub(crate) struct Freeze {
     name: String,
 }
 
 impl Freeze {
     /// Over namespaces with the label that `label` gives them, so that tests do not freeze each other.
-    fn apply(name: &str, label: &str, spec: &Value) -> Self {
+    pub(crate) fn apply(name: &str, label: &str, spec: &Value) -> Self {
         let mut object = object(name, &json!({ "namespaceSelector": { "matchLabels": { "e2e-freeze": label } } }));
         crate::space::merge(&mut object["spec"], spec);
         attempt(&["apply", "-f", "-"], Some(&object.to_string())).unwrap();
@@ -23,7 +23,7 @@ impl Freeze {
         serde_json::from_str::<Value>(&text).unwrap()["status"].clone()
     }
 
-    fn ready(&self) -> Value {
+    pub(crate) fn ready(&self) -> Value {
         eventually(
             "the freeze is Ready",
             || condition(&self.status(), "Ready").0 == "True",
@@ -43,11 +43,11 @@ fn object(name: &str, spec: &Value) -> Value {
     json!({ "apiVersion": "agents.hive.dev/v1alpha1", "kind": "AgentFreeze", "metadata": { "name": name }, "spec": spec })
 }
 
-fn label(space: &Space, value: &str) {
+pub(crate) fn label(space: &Space, value: &str) {
     kubectl(&["label", "namespace", &space.name, &format!("e2e-freeze={value}")]);
 }
 
-fn named(space: &Space) -> String {
+pub(crate) fn named(space: &Space) -> String {
     format!("freeze-{}", space.name)
 }
 

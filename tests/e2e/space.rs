@@ -130,7 +130,7 @@ impl Space {
         })
     }
 
-    fn describe(&self, runtime: &str) -> String {
+    pub(crate) fn describe(&self, runtime: &str) -> String {
         let one = |arguments: &[&str]| attempt(arguments, None).unwrap_or_else(|error| error);
         let selector = format!("agents.hive.dev/runtime={runtime}");
         let (space, operator) = (self.name.as_str(), format!("deployment/{RELEASE}"));
@@ -293,10 +293,15 @@ fn run(mut command: Command, input: Option<&str>) -> Result<String, String> {
 }
 
 /// Looks until something is so.
-pub(crate) fn eventually(what: &str, mut look: impl FnMut() -> bool, tell: impl Fn() -> String) {
+pub(crate) fn eventually(what: &str, look: impl FnMut() -> bool, tell: impl Fn() -> String) {
+    within(PATIENCE, what, look, tell);
+}
+
+/// Looks until something is so, which is promised for this time.
+pub(crate) fn within(limit: Duration, what: &str, mut look: impl FnMut() -> bool, tell: impl Fn() -> String) {
     let begun = Instant::now();
     while !look() {
-        assert!(begun.elapsed() < PATIENCE, "never: {what}\n{}", tell());
+        assert!(begun.elapsed() < limit, "not within {limit:?}: {what}\n{}", tell());
         std::thread::sleep(Duration::from_millis(150));
     }
 }

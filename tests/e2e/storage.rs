@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
 
-use crate::space::{Space, eventually, execution, kubectl, runtime};
+use crate::law::Installed;
+use crate::space::{Space, condition, eventually, execution, kubectl, runtime};
 
 /// A volume on the node, writable for the runtime's user, which goes with the test.
 struct Volume {
@@ -87,4 +88,34 @@ fn a_claim_that_is_to_be_kept_is_found_again_by_a_new_object_of_the_name() {
         || execution(&space.pod("demo"), &id)["state"] == "succeeded",
         || execution(&space.pod("demo"), &id).to_string(),
     );
+}
+
+#[test]
+fn a_claim_that_somebody_has_grown_is_left_so_and_is_not_stalled() {
+    let space = Space::new("grown");
+    let volume = Volume::new(&space, "demo-data");
+    // The API server lets a claim grow where its class says that it may; here nobody makes the volume larger.
+    let class = json!({ "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": volume.name },
+        "provisioner": "kubernetes.io/no-provisioner", "allowVolumeExpansion": true });
+    let _class = Installed::apply(&class);
+    space.start(&runtime("demo", 1, &json!({ "storage": volume.storage("Delete") })));
+    let larger = json!({ "spec": { "resources": { "requests": { "storage": "2Gi" } } } }).to_string();
+    space.kubectl(&["patch", "persistentvolumeclaim", "demo-data", "--type=merge", "--patch", &larger]);
+    // Once by what the watch shows, and once by another spec, all children are compared with what is wanted.
+    let claim = || space.list("persistentvolumeclaims", "agents.hive.dev/runtime=demo").remove(0);
+    let is_applied = || {
+        let fields =
+            space.kubectl(&["get", "persistentvolumeclaim", "demo-data", "--show-managed-fields", "-o", "json"]);
+        let claim: Value = serde_json::from_str(&fields).unwrap();
+        let managers = claim["metadata"]["managedFields"].as_array().unwrap().clone();
+        let own = managers.iter().filter(|entry| entry["operation"] == "Apply");
+        own.into_iter().any(|entry| entry["fieldsV1"].to_string().contains("f:storage"))
+    };
+    eventually("the operator's size is that one", is_applied, || claim().to_string());
+    for size in ["1Gi", "1500Mi"] {
+        space.patch("demo", &json!({ "storage": { "volumeClaim": { "size": size } }, "progressDeadlineSeconds": 601 }));
+        let ready = space.ready("demo");
+        assert_eq!(condition(&ready["status"], "Stalled").0, "");
+        assert_eq!(claim()["spec"]["resources"]["requests"]["storage"], "2Gi");
+    }
 }
