@@ -125,7 +125,13 @@ impl Salvage for AgentFreeze {
             .collect();
         [kept.clone(), kept.into_iter().filter(|(name, _)| name != "state").collect()].iter().find_map(|spec| {
             let spec = without(spec, &[]).ok()?;
-            read(&Fields::from([("metadata".to_owned(), *fields.get("metadata")?), ("spec".to_owned(), &*spec)]))
+            let mut whole =
+                Fields::from([("metadata".to_owned(), *fields.get("metadata")?), ("spec".to_owned(), &*spec)]);
+            whole.extend(fields.get("status").map(|status| ("status".to_owned(), *status)));
+            read(&whole).or_else(|| {
+                whole.remove("status");
+                read(&whole)
+            })
         })
     }
 }

@@ -65,10 +65,19 @@ impl Context {
         Arc::clone(memories.entry(uid.to_owned()).or_default())
     }
 
-    /// The state and the epoch of an object's boot file, as the watch shows it.
+    /// Who has pods and is no object that is known: deleted, and its pods are on their way out.
+    pub(crate) fn orphans(&self) -> Vec<Owner> {
+        let owners = self.watches.pod_owners().into_iter();
+        owners.filter(|owner| self.runtimes.get(owner).is_none() && self.watches.has_pods(owner)).collect()
+    }
+
+    /// The state and the epoch of an object's boot file, as it was written or is shown last.
     pub(crate) fn stored(&self, runtime: &AgentRuntime) -> Option<(Desired, i64)> {
         let uid = runtime.metadata.uid.as_deref().unwrap_or_default();
-        let file = self.watches.boot(&Owner::of(runtime), uid)?.file?;
+        let shown = self.watches.boot(&Owner::of(runtime), uid);
+        let remembered = self.remembered(uid);
+        let remembered = remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = remembered.memory.newest_boot(shown)?.file?;
         (file.runtime_uid == uid).then_some((file.state, file.epoch))
     }
 
@@ -86,17 +95,19 @@ impl Context {
     /// Reads the key Secret, changes it if that is due, and says whether the keys are others now.
     pub(crate) async fn turn_keys(&self) -> Result<bool, act::Error> {
         let found = self.key_secret.read().await?;
+        // Commands wait for keys, and those that are there are good whatever becomes of a rotation.
+        let adopted = self.keyring.adopt(&found);
         let facts = found.facts();
         // Only the end of a rotation asks how far the new key has come, and only from whole caches.
         let reach = if facts.len() > 1 { self.reach().await } else { Vec::new() };
         let step = key_step(&facts, found.asked, &reach, self.key_age, Timestamp::now());
         let found = if step == KeyStep::Keep { found } else { self.key_secret.write(found, step).await? };
-        Ok(self.keyring.adopt(&found))
+        Ok(self.keyring.adopt(&found) || adopted)
     }
 
     /// How far keys have come with each object whose commands are signed.
     async fn reach(&self) -> Vec<Reach> {
-        self.watches.synced().await;
+        self.watches.safety_synced().await;
         let mut all = Vec::new();
         for owner in self.watches.owners() {
             let Some(shown) = self.runtimes.get(&owner) else { continue };

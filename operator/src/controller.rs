@@ -8,8 +8,8 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::Client;
 use kube::api::Api;
+use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -36,13 +36,14 @@ const LOOK_AT_KEYS: Duration = Duration::from_secs(10);
 
 /// Waits for the CustomResourceDefinition, so that the operator may be installed before it.
 pub async fn wait_for_crd(client: &Client, namespace: Option<&String>) {
-    let api: Api<AgentRuntime> = match namespace {
+    // What is listed may be of any depth: only that it is served counts.
+    let api: Api<Decoded<AgentRuntime>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
     let params = kube::api::ListParams::default().limit(1);
     let mut said = false;
-    while let Err(error) = api.list_metadata(&params).await {
+    while let Err(error) = api.list(&params).await {
         if !std::mem::replace(&mut said, true) {
             tracing::info!(%error, "waiting for the CustomResourceDefinition agentruntimes.agents.hive.dev");
         }
@@ -140,7 +141,7 @@ async fn follow_runtimes(config: &Config, context: &Context, queue: &Queue) {
     context.watches.safety_synced().await;
     let config = (&config.watch_namespaces, watcher::Config::default());
     let events = merged::watch::<Decoded<AgentRuntime>>(&context.client, config.0, config.1);
-    let mut events = std::pin::pin!(events.default_backoff());
+    let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
@@ -148,7 +149,7 @@ async fn follow_runtimes(config: &Config, context: &Context, queue: &Queue) {
                     note_undecodable("AgentRuntime", object);
                 }
                 let touched = context.runtimes.take_in(event, |owner| context.watches.has_pods(owner));
-                touched.into_iter().for_each(|owner| queue.wake(owner));
+                touched.into_iter().for_each(|owner| queue.urge(owner));
             }
             Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "watch_failed"),
         }

@@ -7,6 +7,7 @@ use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
 use kube::api::Api;
 use kube::core::NamespaceResourceScope;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 /// Objects in one page of a list: large lists are not to stand in memory as a whole.
 const PAGE: u32 = 50;
 
-/// Watches a kind in these namespaces, or in all if none is given.
+/// Watches a kind in these namespaces, or in all if none is given, and begins anew what fails, ever more slowly.
 pub(crate) fn watch<K>(
     client: &Client,
     namespaces: &[String],
@@ -25,13 +26,15 @@ where
 {
     let config = config.page_size(PAGE);
     match namespaces {
-        [] => return watcher(Api::<K>::all(client.clone()), config).boxed(),
-        [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).boxed(),
+        [] => return watcher(Api::<K>::all(client.clone()), config).default_backoff().boxed(),
+        [only] => return watcher(Api::<K>::namespaced(client.clone(), only), config).default_backoff().boxed(),
         [..] => {}
     }
     let each = namespaces.iter().map(|namespace| {
         let name = namespace.clone();
         let events = watcher(Api::<K>::namespaced(client.clone(), namespace), config.clone());
+        // Its own: a namespace that cannot be watched holds no other up.
+        let events = events.default_backoff();
         events.map(move |event| event.map(|event| (name.clone(), event))).boxed()
     });
     merge(stream::select_all(each), namespaces.len()).boxed()

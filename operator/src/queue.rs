@@ -52,11 +52,16 @@ impl Queue {
         self.shared.changed.notify_one();
     }
 
+    /// The same for an object of which something else is asked now: its failures were of something else.
+    pub fn urge(&self, owner: Owner) {
+        self.lock().urge(owner);
+        self.shared.changed.notify_one();
+    }
+
     /// Objects that wait for their turn.
     #[must_use]
     pub fn depth(&self) -> usize {
-        let agenda = self.lock();
-        agenda.well.len + agenda.sick.len
+        self.lock().known.values().filter(|standing| standing.waits()).count()
     }
 
     /// Visits until `stop`, then waits for the visits under way.
@@ -105,6 +110,8 @@ struct Agenda {
     sick: Waiting,
     /// Visits under way to such.
     sick_visits: usize,
+    /// Turns given: the sick do not come before all others, nor after them.
+    given: usize,
     later: BTreeSet<(Instant, Owner)>,
     known: HashMap<Owner, Standing>,
 }
@@ -120,12 +127,17 @@ struct Standing {
     at: Option<Instant>,
 }
 
+impl Standing {
+    fn waits(&self) -> bool {
+        self.woken && !self.visited
+    }
+}
+
 /// Who waits: each namespace in turn, and within it who came first.
 #[derive(Debug, Default)]
 struct Waiting {
     spaces: VecDeque<String>,
     owners: HashMap<String, VecDeque<Owner>>,
-    len: usize,
 }
 
 impl Waiting {
@@ -135,7 +147,6 @@ impl Waiting {
             self.spaces.push_back(owner.namespace.clone());
         }
         owners.push_back(owner);
-        self.len += 1;
     }
 
     fn pop(&mut self) -> Option<Owner> {
@@ -147,7 +158,6 @@ impl Waiting {
         } else {
             self.spaces.push_back(space);
         }
-        self.len = self.len.saturating_sub(usize::from(owner.is_some()));
         owner
     }
 }
@@ -167,8 +177,28 @@ impl Agenda {
         }
     }
 
+    fn urge(&mut self, owner: Owner) {
+        let waits = self.known.get_mut(&owner).is_some_and(|standing| standing.waits() && standing.sick);
+        if let Some(standing) = self.known.get_mut(&owner).filter(|standing| !standing.visited) {
+            standing.sick = false;
+        }
+        // Its place among the sick is void now.
+        if waits { self.well.push(owner) } else { self.wake(owner) }
+    }
+
     fn waits(&mut self, owner: Owner, sick: bool) {
         if sick { self.sick.push(owner) } else { self.well.push(owner) }
+    }
+
+    /// The next of those that are well, or of the others.
+    fn next(&mut self, sick: bool) -> Option<Owner> {
+        loop {
+            let owner = if sick { self.sick.pop() } else { self.well.pop() }?;
+            let valid = |standing: &Standing| standing.waits() && standing.sick == sick;
+            if self.known.get(&owner).is_some_and(valid) {
+                return Some(owner);
+            }
+        }
     }
 
     /// Who is visited now, at most so many, and of those that failed no more than a share; and when to look again though
@@ -181,13 +211,12 @@ impl Agenda {
         let mut turns = Vec::new();
         while turns.len() < room {
             // The sick have their share even while others wait: they are to be mended too.
-            let (owner, sick) = match (self.sick_visits < share).then(|| self.sick.pop()).flatten() {
-                Some(owner) => (owner, true),
-                None => match self.well.pop() {
-                    Some(owner) => (owner, false),
-                    None => break,
-                },
-            };
+            let first = self.given % 4 == 3;
+            let order = if first { [true, false] } else { [false, true] };
+            let allowed = |sick: &bool| !*sick || self.sick_visits < share;
+            let order: Vec<bool> = order.into_iter().filter(allowed).collect();
+            let Some((owner, sick)) = order.into_iter().find_map(|sick| Some((self.next(sick)?, sick))) else { break };
+            self.given = self.given.wrapping_add(1);
             self.sick_visits += usize::from(sick);
             if let Some(standing) = self.known.get_mut(&owner) {
                 *standing = Standing { visited: true, sick, ..Standing::default() };
@@ -199,7 +228,7 @@ impl Agenda {
 
     fn end(&mut self, owner: Owner, again: Again, now: Instant) {
         let Some(standing) = self.known.get_mut(&owner) else { return };
-        self.sick_visits -= usize::from(standing.sick);
+        self.sick_visits = self.sick_visits.saturating_sub(usize::from(standing.sick));
         standing.visited = false;
         standing.sick = matches!(again, Again::Failed(_));
         match again {
@@ -233,6 +262,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Wake(usize),
+        Urge(usize),
         /// So many seconds pass and so many visits have room.
         Turns(u64, usize),
         /// One of those under way ends, to be visited again after so many seconds, and failed or not.
@@ -242,6 +272,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0..4_usize).prop_map(Step::Wake),
+            (0..4_usize).prop_map(Step::Urge),
             (0..4_u64, 0..3_usize).prop_map(|(seconds, room)| Step::Turns(seconds, room)),
             (0..4_usize, proptest::option::of(0..5_u64), any::<bool>())
                 .prop_map(|(which, again, failed)| Step::End(which, again, failed)),
@@ -262,6 +293,10 @@ mod tests {
                     Step::Wake(number) => {
                         wanted.insert(owner(number), now);
                         agenda.wake(owner(number));
+                    }
+                    Step::Urge(number) => {
+                        wanted.insert(owner(number), now);
+                        agenda.urge(owner(number));
                     }
                     Step::Turns(seconds, room) => {
                         now += Duration::from_secs(seconds);
@@ -295,8 +330,8 @@ mod tests {
                 }
             }
             prop_assert!(wanted.is_empty());
-            prop_assert!(agenda.well.len + agenda.sick.len == 0 && agenda.later.is_empty(), "{:?}", agenda);
-            prop_assert!(agenda.well.owners.is_empty() && agenda.sick.owners.is_empty(), "{:?}", agenda);
+            prop_assert!(agenda.well.spaces.is_empty() && agenda.later.is_empty(), "{:?}", agenda);
+            prop_assert!(agenda.well.owners.is_empty() && agenda.sick_visits <= under_way.len(), "{:?}", agenda);
             prop_assert_eq!(agenda.known.len(), under_way.len(), "who is gone leaves nothing behind");
         }
     }
@@ -333,6 +368,8 @@ mod tests {
         assert_eq!(spaces, ["space-0", "space-1"].repeat(4), "one after the other");
         turns.into_iter().for_each(|owner| agenda.end(owner, Again::Failed(Duration::ZERO), now));
         assert_eq!(agenda.turns(now, 8, 2).0.len(), 2, "no more hold a place until their deadline");
+        agenda.urge(all[7].clone());
+        assert_eq!(agenda.turns(now, 8, 2).0, [all[7].clone()], "what is asked anew does not wait for the others");
         agenda.wake(Owner { namespace: "well".to_owned(), name: "well".to_owned() });
         let (turns, _) = agenda.turns(now, 8, 2);
         assert_eq!(turns.len(), 1, "who is well is visited all the same");

@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service, Serv
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{NamespaceResourceScope, PartialObjectMeta};
-use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt as _};
 
@@ -23,8 +22,7 @@ use crate::observe::memory::SeenChild;
 use crate::observe::pod::SlimPod;
 use crate::observe::{BootConfigMap, ChildKey, ChildKind, DeploymentFacts, PodFacts};
 use crate::plan::{
-    HOOKS_ANNOTATION, MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, claim_name,
-    deployment_name,
+    MANAGED_BY, PROTECTED_SINCE, STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION, boot_name, claim_name, deployment_name,
 };
 use crate::queue::Queue;
 
@@ -121,6 +119,11 @@ impl Watches {
         self.pods.has(owner, name, uid)
     }
 
+    /// Everybody who has a pod.
+    pub(crate) fn pod_owners(&self) -> Vec<Owner> {
+        self.pods.owners()
+    }
+
     /// Whether it has a pod that has not ended.
     pub(crate) fn has_pods(&self, owner: &Owner) -> bool {
         self.pods.of(owner).iter().any(|pod| !pod.ended)
@@ -200,7 +203,7 @@ async fn follow<K, V>(
 {
     let filter = format!("app.kubernetes.io/managed-by={MANAGED_BY}");
     let config = watcher::Config::default().labels(&filter);
-    let mut events = std::pin::pin!(merged::watch::<Decoded<K>>(client, namespaces, config).default_backoff());
+    let mut events = std::pin::pin!(merged::watch::<Decoded<K>>(client, namespaces, config));
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
@@ -224,14 +227,9 @@ fn read_pod(pod: Decoded<SlimPod>, deployment: &str, loopback: bool) -> PodFacts
     }
 }
 
-/// Only the boot file's content is planned from; definitions can be large.
+/// Only a boot file is planned from; definitions can be large.
 fn read_boot(config_map: &ConfigMap) -> Option<BootConfigMap> {
-    let text = config_map.data.as_ref()?.get("boot.json");
-    Some(BootConfigMap {
-        resource_version: config_map.resource_version().unwrap_or_default(),
-        file: text.and_then(|text| serde_json::from_str(text).ok()),
-        hooks: config_map.annotations().get(HOOKS_ANNOTATION).and_then(|text| serde_json::from_str(text).ok()),
-    })
+    config_map.data.as_ref()?.get("boot.json").is_some().then(|| BootConfigMap::read(config_map))
 }
 
 fn read_deployment(deployment: &Deployment) -> DeploymentFacts {

@@ -30,7 +30,7 @@ fn refused(tenure: Tenure) -> (Arc<Mutex<Vec<Method>>>, Actor) {
 async fn no_child_is_touched_once_the_lease_has_run_out() {
     let key = ChildKey { kind: ChildKind::Service, name: "demo".to_owned() };
     let uid = Some("uid-1".to_owned());
-    let child = Child { key: key.clone(), hash: "1".to_owned(), uid, manifest: serde_json::Map::new() };
+    let child = Child { key: key.clone(), hash: "1".to_owned(), trial: false, uid, manifest: serde_json::Map::new() };
     let scale = Scale { deployment: key.clone(), uid: "uid-1".to_owned(), replicas: 0 };
     let delete = DeleteChild { key, uid: "uid-1".to_owned() };
     for leads in [true, false] {

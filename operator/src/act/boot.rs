@@ -10,6 +10,15 @@ use crate::observe::BootConfigMap;
 use crate::observe::child::{Whose, whose_is};
 use crate::plan::BootWrite;
 
+/// What has become of a compare-and-swap of the boot ConfigMap.
+#[derive(Debug)]
+pub enum Swapped {
+    /// It stands in the store as it was to be written.
+    Written(BootConfigMap),
+    /// Another version of it was there, which the watch has not shown.
+    Found(BootConfigMap),
+}
+
 impl Actor {
     /// Creates or replaces it by compare-and-swap, and gives what stands in the store then.
     ///
@@ -24,7 +33,7 @@ impl Actor {
         namespace: &str,
         runtime_uid: &str,
         boot: &BootWrite,
-    ) -> Result<BootConfigMap, Error> {
+    ) -> Result<Swapped, Error> {
         let what = format!("ConfigMap {}", boot.name);
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let mut object: ConfigMap = serde_json::from_value(Value::Object(boot.manifest.clone()))
@@ -45,6 +54,13 @@ impl Actor {
                     written => written?,
                 }
             }
+            Err(Error::Conflict { .. }) => {
+                let Some(there) = within(&what, api.get_opt(&boot.name)).await? else {
+                    return Err(Error::Conflict { what });
+                };
+                must_be_ours(&what, &there, runtime_uid)?;
+                return Ok(Swapped::Found(BootConfigMap::read(&there)));
+            }
             Err(error) if is_immutable(&error) => {
                 let Some(there) = within(&what, api.get_opt(&boot.name)).await? else {
                     return Err(Error::Conflict { what });
@@ -55,7 +71,8 @@ impl Actor {
             written => written?,
         };
         let resource_version = written.resource_version().unwrap_or_default();
-        Ok(BootConfigMap { resource_version, file: Some(boot.file.clone()), hooks: boot.hooks.clone() })
+        let (file, hooks) = (Some(boot.file.clone()), boot.hooks.clone());
+        Ok(Swapped::Written(BootConfigMap { resource_version, file, hooks }))
     }
 
     /// Puts one in the place of one that cannot be changed. Pods keep what they have mounted meanwhile.

@@ -28,6 +28,7 @@ impl Actor {
         let api = self.api(namespace, child.key.kind);
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.field_validation = Some(ValidationDirective::Strict);
+        params.dry_run = child.trial;
         let mut manifest = child.manifest.clone();
         let found = match &child.uid {
             Some(uid) => Some(uid.clone()),
@@ -121,6 +122,7 @@ fn described(written: &DynamicObject) -> WrittenChild {
     WrittenChild {
         uid: written.uid(),
         version: version(written),
+        resource_version: written.resource_version().unwrap_or_default(),
         replicas: replicas.and_then(|replicas| i32::try_from(replicas).ok()),
     }
 }

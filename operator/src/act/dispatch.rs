@@ -317,6 +317,9 @@ impl Inner {
                 contact.failures = contact.failures.saturating_add(1);
                 // One from the future was noted before the clock was put back.
                 contact.failing_since = contact.failing_since.filter(|since| *since <= now).or(Some(now));
+                if let Call::Command { body, .. } = &order.call {
+                    contact.failed_epoch = body.epoch;
+                }
                 contact.error = Some(cut(&error.to_string(), LONGEST_ERROR));
                 contact.next_attempt = Some(now + pause(contact.failures));
                 true

@@ -31,8 +31,8 @@ impl Error {
 }
 
 /// Notes one more failure of a step that brakes and statuses wait for.
-pub(crate) fn note_safety(fault: &mut Option<Fault>, error: &Error, now: Timestamp) {
-    *fault = Some(Fault::again(fault.take(), "", error.cause(), now, |failures| pause(SAFETY, failures)));
+pub(crate) fn note_safety(fault: &mut Option<Fault>, of: &str, error: &Error, now: Timestamp) {
+    *fault = Some(Fault::again(fault.take(), of, error.cause(), now, |failures| pause(SAFETY, failures)));
 }
 
 /// The fault of a step that only children need, after one more failure.

@@ -1,6 +1,6 @@
 //! Carries out the steps of plans: writes to the API server. It decides nothing.
 
-mod boot;
+pub(crate) mod boot;
 mod children;
 pub mod dispatch;
 pub mod events;
@@ -19,14 +19,17 @@ use std::time::Duration;
 
 use crds::{AgentFreeze, AgentFreezeStatus, AgentRuntime, AgentRuntimeStatus};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams};
-use kube::{Client, ResourceExt as _};
+use kube::api::{Api, PostParams, Request};
+use kube::{Client, Resource as _, ResourceExt as _};
+use serde::Serialize;
 use tracing::{Instrument as _, Span};
 
+use self::boot::Swapped;
 use self::events::Announcer;
 use self::lists::Lists;
 use crate::lease::Tenure;
-use crate::observe::{BootConfigMap, Observed};
+use crate::observe::Observed;
+use crate::observe::decoded::{Decoded, Salvage};
 use crate::plan::{Announcement, BootWrite};
 use crate::text::cut;
 use crate::trace;
@@ -128,7 +131,7 @@ impl Actor {
     ///
     /// # Errors
     /// A conflict when somebody else wrote first, or the store shows something else; or what the API server answered.
-    pub async fn swap_boot(&self, seen: &Observed, boot: &BootWrite) -> Result<BootConfigMap, Error> {
+    pub async fn swap_boot(&self, seen: &Observed, boot: &BootWrite) -> Result<Swapped, Error> {
         if let Some(confirm) = boot.confirm {
             self.confirm(seen, confirm).await?;
         }
@@ -159,11 +162,28 @@ impl Actor {
     /// A conflict when the object is newer than what was planned from.
     pub async fn report(&self, runtime: &AgentRuntime, status: &AgentRuntimeStatus) -> Result<AgentRuntime, Error> {
         let name = runtime.name_any();
-        let api: Api<AgentRuntime> = Api::namespaced(self.client.clone(), &runtime.namespace().unwrap_or_default());
-        let (params, object) = (posted(), AgentRuntime { status: Some(status.clone()), ..runtime.clone() });
-        let mut written = within("the status", api.replace_status(&name, &params, &object)).await?;
+        let path = AgentRuntime::url_path(&(), runtime.namespace().as_deref());
+        let object = AgentRuntime { status: Some(status.clone()), ..runtime.clone() };
+        let written: Decoded<AgentRuntime> = self.replace_status("the status", path, &name, &object).await?;
+        let mut written = written.into_runtime();
         written.metadata.managed_fields = None;
         Ok(written)
+    }
+
+    /// Replaces a status. The answer may be of any depth, as what is stored may be.
+    async fn replace_status<K: Salvage>(
+        &self,
+        what: &str,
+        path: String,
+        name: &str,
+        object: &impl Serialize,
+    ) -> Result<Decoded<K>, Error> {
+        let manifest = |source| Error::Manifest { what: what.to_owned(), source };
+        let body = serde_json::to_vec(object).map_err(manifest)?;
+        let request = Request::new(path).replace_subresource("status", name, &posted(), body);
+        let request = request.map_err(kube::Error::BuildRequest);
+        let request = request.map_err(|source| Error::Api { what: what.to_owned(), source })?;
+        within(what, self.client.request(request)).await
     }
 
     /// Hands on what a plan announces.
@@ -176,10 +196,14 @@ impl Actor {
     /// # Errors
     /// A conflict when the freeze is newer than what was planned from.
     pub async fn report_freeze(&self, freeze: &AgentFreeze, status: &AgentFreezeStatus) -> Result<AgentFreeze, Error> {
-        let name = freeze.name_any();
-        let api: Api<AgentFreeze> = Api::all(self.client.clone());
+        let path = AgentFreeze::url_path(&(), None);
         let object = AgentFreeze { status: Some(status.clone()), ..freeze.clone() };
-        within("the status of the freeze", api.replace_status(&name, &posted(), &object)).await
+        let written: Decoded<AgentFreeze> =
+            self.replace_status("the status of the freeze", path, &freeze.name_any(), &object).await?;
+        // One that cannot be read as a whole stands as it was written.
+        let mut shown = written.object.unwrap_or(object);
+        (shown.metadata, shown.status) = (written.metadata, Some(status.clone()));
+        Ok(shown)
     }
 }
 

@@ -4,11 +4,13 @@
 use std::collections::{HashMap, HashSet};
 
 use crds::{AgentFreeze, AgentRuntime};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Resource, ResourceExt as _};
 
 use super::{Actor, Error, metadata, within};
+use crate::observe::decoded::Decoded;
 use crate::observe::index::{Owner, RUNTIME_LABEL};
 use crate::observe::{Barrier, Observed};
 use crate::plan::{Confirm, selector};
@@ -21,18 +23,21 @@ impl Actor {
     /// Asks the store whether the object, and the freezes if they count, are as they were seen.
     pub(crate) async fn confirm(&self, seen: &Observed, confirm: Confirm) -> Result<(), Error> {
         let (runtime, client) = (seen.runtime.as_ref(), self.client.clone());
-        let api: Api<AgentRuntime> = Api::namespaced(client.clone(), &runtime.namespace().unwrap_or_default());
+        let namespace = runtime.namespace().unwrap_or_default();
+        let api: Api<Decoded<PartialObjectMeta<AgentRuntime>>> = Api::namespaced(client.clone(), &namespace);
         // Lists without a resourceVersion are answered from the store, and the role has the right to them.
         let only = ListParams::default().fields(&format!("metadata.name={}", runtime.name_any()));
         let what = format!("AgentRuntime {}", runtime.name_any());
-        let found = within(&what, api.list_metadata(&only)).await?;
-        if !found.items.iter().map(generation_of).eq([generation_of(runtime)]) {
+        let found = within(&what, api.list(&only)).await?;
+        if !found.items.iter().map(generation_of).eq([generation_of(runtime)])
+            || found.items.iter().any(|found| found.labels() != runtime.labels())
+        {
             return Err(Error::Conflict { what });
         }
         if confirm.freezes {
             let what = "the list of AgentFreezes";
-            let api: Api<AgentFreeze> = Api::all(client);
-            let found = within(what, api.list_metadata(&ListParams::default())).await?;
+            let api: Api<Decoded<PartialObjectMeta<AgentFreeze>>> = Api::all(client);
+            let found = within(what, api.list(&ListParams::default())).await?;
             let found: HashSet<_> = found.items.iter().map(generation_of).collect();
             let shown = seen.fleet.freezes.iter().map(|freeze| generation_of(freeze.as_ref()));
             if found != shown.chain(seen.fleet.undecodable.iter().cloned()).collect() {
@@ -47,9 +52,10 @@ impl Actor {
     /// # Errors
     /// The API server refused or was out of reach.
     pub async fn barrier(&self, owner: &Owner, epoch: i64) -> Result<Barrier, Error> {
+        let at = Timestamp::now();
         let list = async |names: &[String]| self.list_pods(&owner.namespace, names).await;
         let pods = self.lists.of(&owner.namespace, &owner.name, list).await?;
-        Ok(Barrier { epoch, pods })
+        Ok(Barrier { epoch, pods, at })
     }
 
     /// The UIDs of the pods of these objects. No resourceVersion, so that the API server answers from its store; the

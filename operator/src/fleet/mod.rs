@@ -129,7 +129,7 @@ fn spread(context: &Context, queue: &Queue, changed: Changed) {
             || changed.freezes.iter().any(may)
     };
     for runtime in context.runtimes.all().iter().filter(|runtime| concerned(runtime)) {
-        queue.wake(Owner::of(runtime));
+        queue.urge(Owner::of(runtime));
     }
 }
 
@@ -143,10 +143,11 @@ async fn report(context: &Arc<Context>) {
         sleep(GATHER).await;
         let Some(picture) = context.fleet.picture() else { continue };
         let runtimes = context.runtimes.all();
+        let orphans = context.orphans();
         for freeze in &picture.freezes {
             let all = runtimes.iter().map(AsRef::as_ref);
             let stored = |runtime: &AgentRuntime| context.stored(runtime);
-            let status = freezes::report(freeze, all, &picture.namespaces, stored, Timestamp::now());
+            let status = freezes::report(freeze, all, &picture.namespaces, stored, &orphans, Timestamp::now());
             let Some(status) = status else { continue };
             match context.actor.report_freeze(freeze, &status).await {
                 Ok(written) => context.fleet.wrote(freeze, written),

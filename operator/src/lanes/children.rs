@@ -1,5 +1,7 @@
 //! The children's lane: what the pods are made from. What fails is noted, told by the safety lane, and tried again.
 
+use std::time::Duration;
+
 use crds::ConfigMapKey;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -11,14 +13,16 @@ use crate::context::Context;
 use crate::observe::index::Owner;
 use crate::observe::memory::AgentRead;
 use crate::observe::{AgentText, ChildKey, Observed};
-use crate::plan::{Child, ChildrenPlan, DeleteChild};
+use crate::plan::{Child, ChildrenPlan, DeleteChild, TEMPLATE_ANNOTATION};
 use crate::queue::Again;
+
+/// The pause after the store has shown another object than the one that was planned from.
+const OUTDATED: Duration = Duration::from_millis(500);
 
 /// Says when to come again though the safety lane wakes nobody.
 pub(super) async fn visit(context: &Context, owner: &Owner) -> Again {
     let Some(governed) = Governed::of(context, owner) else { return Again::Never };
-    let mut again = None;
-    let mut changed = false;
+    let (mut again, mut changed) = (None, false);
     for _ in 0..ROUNDS {
         let Look { seen, plan, now } = governed.look();
         let steps = plan.children;
@@ -26,10 +30,12 @@ pub(super) async fn visit(context: &Context, owner: &Owner) -> Again {
         if !steps.is_due() {
             break;
         }
-        changed = true;
-        if !governed.carry_out(&seen, &steps, now).await {
-            break;
+        if let Err(error) = governed.carry_out(&seen, &steps, now).await {
+            let Owner { namespace, name } = owner;
+            tracing::debug!(namespace, name, %error, "plan_outdated");
+            return Again::Failed(OUTDATED);
         }
+        changed = true;
     }
     if changed {
         // It tells of what has failed, and of a rollout that has begun.
@@ -44,54 +50,63 @@ pub(super) async fn visit(context: &Context, owner: &Owner) -> Again {
 }
 
 impl Governed<'_> {
-    /// False if nothing may be done from what was seen.
-    async fn carry_out(&self, seen: &Observed, steps: &ChildrenPlan, now: Timestamp) -> bool {
+    /// Carries out each step, whatever becomes of the others.
+    ///
+    /// # Errors
+    /// Nothing may be done from what was seen.
+    async fn carry_out(&self, seen: &Observed, steps: &ChildrenPlan, now: Timestamp) -> Result<(), act::Error> {
         if steps.read_agent {
             self.read_agent(seen, now).await;
         }
-        if let Some(confirm) = steps.confirm
-            && self.context.actor.confirm(seen, confirm).await.is_err()
-        {
-            return false;
+        if let Some(confirm) = steps.confirm {
+            self.context.actor.confirm(seen, confirm).await?;
         }
         for child in &steps.apply {
-            self.apply(child, now).await;
+            self.apply(child, now).await?;
         }
         for child in &steps.delete {
-            self.delete(child, now).await;
+            self.delete(child, now).await?;
         }
-        true
+        Ok(())
     }
 
-    async fn apply(&self, child: &Child, now: Timestamp) {
+    async fn apply(&self, child: &Child, now: Timestamp) -> Result<(), act::Error> {
         let uid = self.shown.runtime.uid().unwrap_or_default();
         let outcome = self.context.actor.apply(&self.owner.namespace, &uid, child).await;
         let mut remembered = self.lock();
         let memory = &mut remembered.memory;
         match outcome {
             Ok(written) => {
-                let replaced = memory.seen_version(&child.key);
-                memory.applied(&child.key, child.hash.clone(), replaced, written);
+                if child.trial {
+                    memory.tried = template_hash(child);
+                } else {
+                    memory.applied(&child.key, child.hash.clone(), written);
+                }
                 self.mended("child_applied", memory.faults.children.remove(&child.key));
             }
-            Err(act::Error::Deposed) => {}
+            Err(error @ act::Error::Deposed) => return Err(error),
             Err(error) => {
-                self.note(&child.key, &child.hash, "child_unapplied", &error, &mut memory.faults.children, now)
+                self.note(&child.key, &child.hash, "child_unapplied", &error, &mut memory.faults.children, now);
             }
         }
+        Ok(())
     }
 
-    async fn delete(&self, child: &DeleteChild, now: Timestamp) {
+    async fn delete(&self, child: &DeleteChild, now: Timestamp) -> Result<(), act::Error> {
         let outcome = self.context.actor.delete(&self.owner.namespace, child).await;
         let mut remembered = self.lock();
         let memory = &mut remembered.memory;
         match outcome {
-            Ok(()) => memory.deleted(&child.key),
-            Err(act::Error::Deposed) => {}
+            Ok(()) => {
+                self.mended("child_deleted", memory.faults.children.remove(&child.key));
+                memory.deleted(&child.key);
+            }
+            Err(error @ act::Error::Deposed) => return Err(error),
             Err(error) => {
-                self.note(&child.key, &child.uid, "child_undeleted", &error, &mut memory.faults.children, now)
+                self.note(&child.key, &child.uid, "child_undeleted", &error, &mut memory.faults.children, now);
             }
         }
+        Ok(())
     }
 
     fn note(
@@ -129,6 +144,12 @@ impl Governed<'_> {
             }
         }
     }
+}
+
+/// The hash of the pod template in a Deployment.
+fn template_hash(child: &Child) -> Option<String> {
+    let annotations = child.manifest.get("metadata")?.get("annotations")?;
+    annotations.get(TEMPLATE_ANNOTATION)?.as_str().map(str::to_owned)
 }
 
 /// The definition in a ConfigMap; none if there is no such.

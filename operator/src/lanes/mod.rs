@@ -64,6 +64,7 @@ impl<'c> Governed<'c> {
         let now = Timestamp::now();
         let seen = self.observe(memory, now);
         let plan = plan_with(&seen, &self.context.settings, now, sketch);
+        memory.faults.retain(&plan.outstanding);
         Look { seen, plan, now }
     }
 
@@ -92,6 +93,7 @@ impl<'c> Governed<'c> {
             foreign: children.foreign,
             unlisted: context.watches.unsynced(),
             faults: memory.faults.clone(),
+            tried: memory.tried.clone(),
             contacts: context.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str())),
             pods,
             barrier: memory.barrier.clone(),

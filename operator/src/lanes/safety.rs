@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use tracing::Span;
 
 use super::{Governed, Look, ROUNDS, is_worth_a_line};
+use crate::act::boot::Swapped;
 use crate::act::{self, fault, traced};
 use crate::context::Context;
 use crate::observe::index::Owner;
@@ -71,6 +71,8 @@ impl Governed<'_> {
                 continue;
             }
             self.order(std::mem::take(&mut plan.orders));
+            // Before anything that may hang: children wait for no status.
+            self.hand_on(&plan);
             if let Some(scale) = &plan.scale {
                 self.scale(scale, now).await;
             }
@@ -79,14 +81,13 @@ impl Governed<'_> {
                 self.take_barrier(epoch, now).await;
             } else {
                 self.report(&seen, &plan).await?;
-                self.hand_on(&plan);
                 break;
             }
         }
         Ok(again)
     }
 
-    /// Writes the boot file. False if it cannot be, which the next plan tells of.
+    /// Writes the boot file. False if another plan is due: it cannot be written, or another one was there.
     async fn swap_boot(&self, seen: &Observed, boot: &BootWrite, now: Timestamp) -> Result<bool, act::Error> {
         let span = {
             let mut remembered = self.lock();
@@ -94,20 +95,26 @@ impl Governed<'_> {
             remembered.memory.transition.request("write boot file")
         };
         match traced(span, self.context.actor.swap_boot(seen, boot)).await {
-            Ok(written) => {
+            Ok(Swapped::Written(written)) => {
                 let mut remembered = self.lock();
                 let memory = &mut remembered.memory;
-                memory.wrote_boot(boot.replaces.clone(), written);
+                memory.wrote_boot(written);
                 self.mended("boot_file_written", memory.faults.boot.take());
                 if memory.epoch_since.is_none_or(|(epoch, _)| epoch != boot.file.epoch) {
                     memory.epoch_since = Some((boot.file.epoch, now));
                 }
                 Ok(true)
             }
-            // Whoever wrote first is seen in a moment.
-            Err(error @ (act::Error::Conflict { .. } | act::Error::Deposed)) => Err(error),
+            Ok(Swapped::Found(found)) => {
+                self.lock().memory.wrote_boot(found);
+                Ok(false)
+            }
+            Err(error @ act::Error::Deposed) => Err(error),
             Err(error) => {
-                self.failed("boot_file_unwritable", &error, &mut self.lock().memory.faults.boot);
+                let mut remembered = self.lock();
+                let fault = &mut remembered.memory.faults.boot;
+                fault::note_safety(fault, &boot.demand, &error, now);
+                self.tell("boot_file_unwritable", &error, fault.as_ref());
                 Ok(false)
             }
         }
@@ -144,14 +151,13 @@ impl Governed<'_> {
         let memory = &mut remembered.memory;
         match scaled {
             Ok(written) => {
-                let replaced = memory.seen_version(&scale.deployment);
                 let hash = memory.hash_of(&scale.deployment).unwrap_or_default();
-                memory.applied(&scale.deployment, hash, replaced, written);
+                memory.applied(&scale.deployment, hash, written);
                 self.mended("deployment_scaled", memory.faults.scale.take());
             }
-            Err(act::Error::Conflict { .. } | act::Error::Deposed) => {}
+            Err(act::Error::Deposed) => {}
             Err(error) => {
-                fault::note_safety(&mut memory.faults.scale, &error, now);
+                fault::note_safety(&mut memory.faults.scale, "", &error, now);
                 self.tell("scale_failed", &error, memory.faults.scale.as_ref());
             }
         }
@@ -169,7 +175,7 @@ impl Governed<'_> {
                 self.mended("pods_listed", memory.faults.pods.take());
             }
             Err(error) => {
-                fault::note_safety(&mut memory.faults.pods, &error, now);
+                fault::note_safety(&mut memory.faults.pods, "", &error, now);
                 self.tell("pods_unlisted", &error, memory.faults.pods.as_ref());
             }
         }
@@ -186,7 +192,7 @@ impl Governed<'_> {
             let written = traced(span, self.context.actor.report(runtime, status)).await?;
             let mut remembered = self.lock();
             let memory = &mut remembered.memory;
-            memory.wrote_status(runtime.resource_version(), Arc::new(written), Timestamp::now());
+            memory.wrote_status(Arc::new(written), Timestamp::now());
             self.context.actor.announce(runtime, &plan.events);
             self.context.note_acknowledgement(status, reached, memory);
         }
@@ -201,11 +207,6 @@ impl Governed<'_> {
         if plan.children.is_due() {
             self.context.children.wake(self.owner.clone());
         }
-    }
-
-    fn failed(&self, event: &'static str, error: &act::Error, fault: &mut Option<Fault>) {
-        fault::note_safety(fault, error, Timestamp::now());
-        self.tell(event, error, fault.as_ref());
     }
 
     pub(super) fn tell(&self, event: &'static str, error: &act::Error, fault: Option<&Fault>) {

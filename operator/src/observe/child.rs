@@ -98,6 +98,7 @@ fn seen_child(object: &ObjectMeta) -> SeenChild {
         hash: object.annotations.as_ref().and_then(|all| all.get(HASH_ANNOTATION)).cloned(),
         edited: object.managed_fields.iter().flatten().any(is_edit),
         version: version_of(object),
+        resource_version: object.resource_version.clone().unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What fails for one object, for as long as it lasts. Nothing of it holds up a brake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -56,6 +56,32 @@ pub enum Cause {
         /// What is known of it.
         message: String,
     },
+}
+
+/// The steps that are still to be done, where nothing but a failure keeps them from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Children to apply or delete.
+    pub children: BTreeSet<ChildKey>,
+    /// The boot ConfigMap is to be written.
+    pub boot: bool,
+    /// The pods are to be listed.
+    pub pods: bool,
+    /// The number of pods is to be changed.
+    pub scale: bool,
+    /// A definition is to be read.
+    pub agent: bool,
+}
+
+impl Faults {
+    /// Forgets what failed and is not to be done any more: somebody took it back, or did it.
+    pub fn retain(&mut self, outstanding: &Outstanding) {
+        self.children.retain(|key, _| outstanding.children.contains(key));
+        self.boot = self.boot.take().filter(|_| outstanding.boot);
+        self.pods = self.pods.take().filter(|_| outstanding.pods);
+        self.scale = self.scale.take().filter(|_| outstanding.scale);
+        self.agent = self.agent.take().filter(|_| outstanding.agent);
+    }
 }
 
 impl Fault {

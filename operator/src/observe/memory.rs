@@ -15,6 +15,8 @@ use crate::trace::Transition;
 pub struct Memory {
     boot: Option<Written<BootConfigMap>>,
     runtime: Option<Written<Arc<AgentRuntime>>>,
+    /// The versions that the watches have shown last.
+    shown: (Option<String>, Option<String>),
     /// The newest generation that was shown.
     generation: Option<i64>,
     children: HashMap<ChildKey, AppliedChild>,
@@ -31,6 +33,8 @@ pub struct Memory {
     pub measured: Option<i64>,
     /// What fails.
     pub faults: Faults,
+    /// The pod template that the API server has taken as a trial.
+    pub tried: Option<String>,
     /// The definition that `spec.agent.configMapRef` names, as it was read last, and when.
     pub agent: Option<AgentRead>,
     /// For the trace of the epoch in force.
@@ -54,22 +58,24 @@ pub struct AgentRead {
     pub at: Timestamp,
 }
 
-/// A write, with the version that it replaced.
+/// A write, with the version that the watch showed then: not always what it replaced, which may be one's own too.
 #[derive(Clone, Debug)]
 struct Written<T> {
-    replaced: Option<String>,
+    shown: Option<String>,
     value: T,
 }
 
 #[derive(Clone, Debug)]
 struct AppliedChild {
     hash: String,
-    replaced: Option<String>,
+    /// What the watch showed when it was written.
+    shown: Option<String>,
     version: String,
+    resource_version: String,
     uid: Option<String>,
     /// The number of pods, of a Deployment.
     replicas: Option<i32>,
-    /// The watch still shows what was replaced.
+    /// The watch still shows what was before.
     pending: bool,
 }
 
@@ -84,22 +90,35 @@ pub struct SeenChild {
     pub edited: bool,
     /// What changes when somebody else changes it: the generation where there is one, else the resourceVersion.
     pub version: String,
+    /// What changes with each write.
+    pub resource_version: String,
 }
 
 impl Memory {
     /// The boot ConfigMap: our own write while the watch still shows what it replaced.
     #[must_use]
     pub fn boot(&mut self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
-        let shown = seen.as_ref().map(|s| s.resource_version.clone());
+        self.shown.0 = seen.as_ref().map(|s| s.resource_version.clone());
         // Once the watch has moved on it is believed for good: what is gone then is really gone.
-        self.boot = self.boot.take().filter(|written| written.replaced == shown);
+        let shown = &self.shown.0;
+        self.boot = self.boot.take().filter(|written| written.shown == *shown);
         self.boot.as_ref().map(|written| written.value.clone()).or(seen)
+    }
+
+    /// The same, for somebody who only looks.
+    #[must_use]
+    pub fn newest_boot(&self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
+        let shown = seen.as_ref().map(|s| s.resource_version.clone());
+        let written = self.boot.as_ref().filter(|written| written.shown == shown);
+        written.map(|written| written.value.clone()).or(seen)
     }
 
     /// The object: our own status write while the watch still shows what it replaced.
     #[must_use]
     pub fn runtime(&mut self, seen: Arc<AgentRuntime>) -> Arc<AgentRuntime> {
-        self.runtime = self.runtime.take().filter(|written| written.replaced == seen.resource_version());
+        self.shown.1 = seen.resource_version();
+        let shown = &self.shown.1;
+        self.runtime = self.runtime.take().filter(|written| written.shown == *shown);
         self.runtime.as_ref().map_or(seen, |written| Arc::clone(&written.value))
     }
 
@@ -115,8 +134,8 @@ impl Memory {
     pub fn children(&mut self, seen: &HashMap<ChildKey, SeenChild>) -> BTreeMap<ChildKey, ChildFacts> {
         self.seen.clone_from(seen);
         for (key, applied) in &mut self.children {
-            let shown = seen.get(key).map(|child| &child.version);
-            applied.pending = applied.pending && shown == applied.replaced.as_ref();
+            let shown = seen.get(key).map(|child| child.resource_version.as_str());
+            applied.pending = applied.pending && applied.is_ahead_of(shown);
         }
         self.children.retain(|key, applied| applied.pending || seen.contains_key(key));
         let keys = seen.keys().chain(self.children.keys());
@@ -147,23 +166,25 @@ impl Memory {
         seen.map(|facts| DeploymentFacts { wanted: written.unwrap_or(facts.wanted), ..facts })
     }
 
-    /// Notes a write of the boot ConfigMap.
-    pub fn wrote_boot(&mut self, replaced: Option<String>, value: BootConfigMap) {
-        self.boot = Some(Written { replaced, value });
+    /// Notes what stands in the store of the boot ConfigMap.
+    pub fn wrote_boot(&mut self, value: BootConfigMap) {
+        self.boot = Some(Written { shown: self.shown.0.clone(), value });
     }
 
     /// Notes a status write.
-    pub fn wrote_status(&mut self, replaced: Option<String>, value: Arc<AgentRuntime>, now: Timestamp) {
-        self.runtime = Some(Written { replaced, value });
+    pub fn wrote_status(&mut self, value: Arc<AgentRuntime>, now: Timestamp) {
+        self.runtime = Some(Written { shown: self.shown.1.clone(), value });
         self.reported = Some(now);
     }
 
-    /// Notes a child that was written. `replaced` is the version that the watch showed before.
-    pub fn applied(&mut self, key: &ChildKey, hash: String, replaced: Option<String>, written: WrittenChild) {
-        let WrittenChild { uid, version, replicas } = written;
-        // A write that changed nothing leaves nothing to wait for.
-        let pending = replaced.as_ref() != Some(&version);
-        self.children.insert(key.clone(), AppliedChild { hash, replaced, version, uid, replicas, pending });
+    /// Notes a child that was written.
+    pub fn applied(&mut self, key: &ChildKey, hash: String, written: WrittenChild) {
+        let WrittenChild { uid, version, resource_version, replicas } = written;
+        let shown = self.seen.get(key).map(|child| child.resource_version.clone());
+        let mut applied = AppliedChild { hash, shown, version, resource_version, uid, replicas, pending: true };
+        // A write that changed nothing leaves nothing to wait for, and one that the watch has shown already.
+        applied.pending = applied.is_ahead_of(applied.shown.as_deref());
+        self.children.insert(key.clone(), applied);
     }
 
     /// The hash of a child, as it was applied or is shown.
@@ -173,16 +194,22 @@ impl Memory {
         applied.or_else(|| self.seen.get(key)?.hash.clone())
     }
 
-    /// The version of a child that the watch showed last.
-    #[must_use]
-    pub fn seen_version(&self, key: &ChildKey) -> Option<String> {
-        self.seen.get(key).map(|child| child.version.clone())
-    }
-
     /// Notes a child that was deleted.
     pub fn deleted(&mut self, key: &ChildKey) {
         self.children.remove(key);
         self.faults.children.remove(key);
+    }
+}
+
+impl AppliedChild {
+    /// Whether the watch has not come as far as this write. Versions of one kind can be compared as numbers; those of an
+    /// API server that has others are the same or not.
+    fn is_ahead_of(&self, shown: Option<&str>) -> bool {
+        let Some(shown) = shown else { return self.shown.is_none() };
+        match (shown.parse::<u64>(), self.resource_version.parse::<u64>()) {
+            (Ok(shown), Ok(written)) => shown < written,
+            _ => self.shown.as_deref() == Some(shown) && shown != self.resource_version,
+        }
     }
 }
 
@@ -199,6 +226,8 @@ pub struct WrittenChild {
     pub uid: Option<String>,
     /// Its generation, or its resourceVersion.
     pub version: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
     /// The number of pods, of a Deployment.
     pub replicas: Option<i32>,
 }
@@ -214,12 +243,23 @@ mod tests {
 
     fn seen(version: &str) -> HashMap<ChildKey, SeenChild> {
         let uid = Some("uid-1".to_owned());
-        let child = SeenChild { uid, hash: Some("h".to_owned()), version: version.to_owned(), edited: false };
+        let child = SeenChild {
+            uid,
+            hash: Some("h".to_owned()),
+            version: version.to_owned(),
+            resource_version: version.to_owned(),
+            edited: false,
+        };
         HashMap::from([(key(), child)])
     }
 
     fn written(version: &str) -> WrittenChild {
-        WrittenChild { uid: Some("uid-1".to_owned()), version: version.to_owned(), replicas: None }
+        WrittenChild {
+            uid: Some("uid-1".to_owned()),
+            version: version.to_owned(),
+            resource_version: version.to_owned(),
+            replicas: None,
+        }
     }
 
     #[test]
@@ -228,7 +268,7 @@ mod tests {
         let mut shown = seen("1");
         shown.values_mut().for_each(|child| child.edited = true);
         assert!(memory.children(&shown)[&key()].drifted);
-        memory.applied(&key(), "h".to_owned(), Some("1".to_owned()), written("1"));
+        memory.applied(&key(), "h".to_owned(), written("1"));
         assert!(!memory.children(&shown)[&key()].drifted, "what the other wrote besides stays, and is left alone");
     }
 
@@ -237,12 +277,7 @@ mod tests {
         let mut memory = Memory::default();
         let facts = |wanted| Some(DeploymentFacts { wanted, ..DeploymentFacts::default() });
         let _ = memory.children(&seen("1"));
-        memory.applied(
-            &key(),
-            "h".to_owned(),
-            Some("1".to_owned()),
-            WrittenChild { replicas: Some(0), ..written("2") },
-        );
+        memory.applied(&key(), "h".to_owned(), WrittenChild { replicas: Some(0), ..written("2") });
         assert_eq!(memory.deployment(&key(), facts(3)), facts(0), "the watch is behind");
         let _ = memory.children(&seen("2"));
         assert_eq!(memory.deployment(&key(), facts(3)), facts(3), "what is shown counts from then on");
@@ -251,7 +286,7 @@ mod tests {
     #[test]
     fn a_child_counts_as_applied_until_the_watch_moves_on() {
         let mut memory = Memory::default();
-        memory.applied(&key(), "h".to_owned(), None, written("1"));
+        memory.applied(&key(), "h".to_owned(), written("1"));
         let before = memory.children(&HashMap::new());
         let facts =
             |shown| ChildFacts { hash: Some("h".to_owned()), drifted: false, shown, uid: Some("uid-1".to_owned()) };
@@ -270,7 +305,8 @@ mod tests {
             Arc::new(object)
         };
         let mut memory = Memory::default();
-        memory.wrote_status(Some("1".to_owned()), object("2"), Timestamp::UNIX_EPOCH);
+        let _ = memory.runtime(object("1"));
+        memory.wrote_status(object("2"), Timestamp::UNIX_EPOCH);
         let mut version = |seen: &str| memory.runtime(object(seen)).resource_version();
         assert_eq!(version("1").as_deref(), Some("2"), "the watch is behind");
         assert_eq!(version("3").as_deref(), Some("3"), "somebody else wrote it");
@@ -291,14 +327,41 @@ mod tests {
     #[test]
     fn an_apply_that_changes_nothing_is_not_waited_for() {
         let mut memory = Memory::default();
-        memory.applied(&key(), "h".to_owned(), Some("1".to_owned()), written("1"));
+        let _ = memory.children(&seen("1"));
+        memory.applied(&key(), "h".to_owned(), written("1"));
         assert!(memory.children(&seen("1"))[&key()].shown);
+    }
+
+    #[test]
+    fn second_write_of_the_boot_file_is_believed_while_the_watch_is_behind_both() {
+        let file = |version: &str| BootConfigMap { resource_version: version.to_owned(), file: None, hooks: None };
+        let mut memory = Memory::default();
+        let version = |memory: &mut Memory| memory.boot(Some(file("1"))).map(|boot| boot.resource_version);
+        assert_eq!(version(&mut memory).as_deref(), Some("1"));
+        for written in ["2", "3"] {
+            memory.wrote_boot(file(written));
+            assert_eq!(version(&mut memory).as_deref(), Some(written));
+        }
+    }
+
+    #[test]
+    fn write_that_moves_no_generation_is_believed_until_it_is_shown() {
+        let mut memory = Memory::default();
+        let mut before = seen("7");
+        before.values_mut().for_each(|child| child.version = "1".to_owned());
+        let _ = memory.children(&before);
+        let labels = WrittenChild { resource_version: "8".to_owned(), ..written("1") };
+        memory.applied(&key(), "new".to_owned(), labels);
+        assert_eq!(memory.children(&before)[&key()].hash.as_deref(), Some("new"), "it is not applied once more");
+        before.values_mut().for_each(|child| child.resource_version = "9".to_owned());
+        let shown = memory.children(&before);
+        assert_eq!((shown[&key()].hash.as_deref(), shown[&key()].drifted), (Some("h"), false), "the watch is believed");
     }
 
     #[test]
     fn a_child_that_somebody_deletes_is_missed() {
         let mut memory = Memory::default();
-        memory.applied(&key(), "h".to_owned(), None, written("1"));
+        memory.applied(&key(), "h".to_owned(), written("1"));
         assert_eq!(memory.children(&seen("1")).len(), 1);
         assert!(memory.children(&HashMap::new()).is_empty());
     }
@@ -307,7 +370,7 @@ mod tests {
     fn a_boot_config_map_that_somebody_deletes_is_missed() {
         let ours = BootConfigMap { resource_version: "1".to_owned(), file: None, hooks: None };
         let mut memory = Memory::default();
-        memory.wrote_boot(None, ours.clone());
+        memory.wrote_boot(ours.clone());
         assert_eq!(memory.boot(None), Some(ours.clone()), "the watch is behind");
         assert_eq!(memory.boot(Some(ours.clone())), Some(ours));
         assert_eq!(memory.boot(None), None, "it is gone");

@@ -13,12 +13,15 @@ use std::sync::Arc;
 
 use crds::AgentRuntime;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
 use lifecycle::BootFile;
 use lifecycle::wire::{Holder, Status};
 use serde::{Deserialize, Serialize};
 
-pub use fault::{Cause, Fault, Faults};
+pub use fault::{Cause, Fault, Faults, Outstanding};
 
+use crate::plan::HOOKS_ANNOTATION;
 use crate::text::cut;
 
 /// Everything that one plan may look at.
@@ -40,6 +43,8 @@ pub struct Observed {
     pub foreign: BTreeMap<ChildKey, String>,
     /// What fails.
     pub faults: Faults,
+    /// The hash of the pod template that the API server has taken as a trial.
+    pub tried: Option<String>,
     /// What the Deployment says of its rollout.
     pub deployment: Option<DeploymentFacts>,
     /// Every pod of the object, terminating ones too.
@@ -81,6 +86,7 @@ impl Observed {
             unlisted: None,
             foreign: BTreeMap::new(),
             faults: Faults::default(),
+            tried: None,
             deployment: None,
             pods: Vec::new(),
             contacts: HashMap::new(),
@@ -137,6 +143,20 @@ pub struct BootConfigMap {
     pub file: Option<BootFile>,
     /// The hooks under way.
     pub hooks: Option<HookRecord>,
+}
+
+impl BootConfigMap {
+    /// What a ConfigMap says.
+    #[must_use]
+    pub fn read(config_map: &ConfigMap) -> Self {
+        let text = config_map.data.as_ref().and_then(|data| data.get("boot.json"));
+        let hooks = config_map.annotations().get(HOOKS_ANNOTATION);
+        Self {
+            resource_version: config_map.resource_version().unwrap_or_default(),
+            file: text.and_then(|text| serde_json::from_str(text).ok()),
+            hooks: hooks.and_then(|text| serde_json::from_str(text).ok()),
+        }
+    }
 }
 
 /// A hook of a pause or a resume, and the pods that have not had it.
@@ -300,6 +320,8 @@ pub struct Contact {
     pub error: Option<String>,
     /// Not asked again before this.
     pub next_attempt: Option<Timestamp>,
+    /// The epoch of the last command that failed: another one does not wait for its next attempt.
+    pub failed_epoch: Option<i64>,
     /// How the last hook went. Boxed, since there are thousands of pods and most have no hook.
     pub hook: Option<Box<HookOutcome>>,
     /// Calls that have ended.
@@ -405,4 +427,6 @@ pub struct Barrier {
     pub epoch: i64,
     /// The UIDs of all pods that had not ended.
     pub pods: Vec<String>,
+    /// When it was begun.
+    pub at: Timestamp,
 }

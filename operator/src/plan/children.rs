@@ -19,7 +19,7 @@ use super::settings::Settings;
 use super::sketch::{Drawn, Sketch};
 use super::steps::{Child, ChildrenPlan, Confirm, DeleteChild};
 use super::{agent, faults, manifest, quantity, template};
-use crate::observe::{ChildKey, ChildKind, Observed};
+use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
 
 /// Holds the rollout strategy that was applied: `surge`, `replace` or `recreate`.
 pub const STRATEGY_ANNOTATION: &str = "agents.hive.dev/rollout-strategy";
@@ -39,6 +39,8 @@ pub(super) struct Wanted {
     pub(super) fault: Option<(&'static str, String)>,
     /// The Deployment is to be another, whether it is applied now or waits: then no rollout is complete.
     pub(super) changes_pods: bool,
+    /// Children that are to be applied or deleted, now or later.
+    pub(super) outstanding: BTreeSet<ChildKey>,
     /// When what failed is tried again.
     pub(super) again: Option<Duration>,
 }
@@ -46,15 +48,26 @@ pub(super) struct Wanted {
 impl Wanted {
     /// Nothing can be applied: only the number of pods is known.
     pub(super) fn withheld(replicas: i32) -> Self {
-        Self { apply: Vec::new(), delete: Vec::new(), replicas, fault: None, changes_pods: false, again: None }
+        Self {
+            apply: Vec::new(),
+            delete: Vec::new(),
+            replicas,
+            fault: None,
+            changes_pods: false,
+            outstanding: BTreeSet::new(),
+            again: None,
+        }
     }
 }
 
-/// What the pods wait for, but for their number: `replaced` says that others may take their place now, `stored` that
-/// the boot file in the store asks for what is wanted.
+/// What the pods wait for, but for their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate {
+    /// Others may take their place now.
     pub(super) replaced: bool,
+    /// They are to be drained first, once the API server has taken the Deployment as a trial.
+    pub(super) tried: bool,
+    /// The boot file in the store asks for what is wanted.
     pub(super) stored: bool,
 }
 
@@ -70,7 +83,10 @@ pub(super) fn plan(
     now: Timestamp,
 ) -> Wanted {
     let replicas = replicas(seen, policy, standings);
-    let Some(blueprint) = sketch.blueprint(seen, settings).cloned() else { return Wanted::withheld(replicas) };
+    let Some(blueprint) = sketch.blueprint(seen, settings).cloned() else {
+        // Pods of a definition that has not been read yet may be others than those that are there.
+        return Wanted { changes_pods: seen.agent == AgentText::Unknown, ..Wanted::withheld(replicas) };
+    };
     let mut wanted = Wanted { fault: blueprint.fault.clone(), ..Wanted::withheld(replicas) };
     let open = open_ports(seen);
     let stand = |drawn: &Drawn| drawn.is_of(protection, &open) && all_stand(seen, policy, drawn, replicas);
@@ -85,7 +101,10 @@ pub(super) fn plan(
         choose(seen, policy, children, deployment, gate, now, &mut wanted);
     }
     if !wanted.changes_pods && wanted.apply.is_empty() {
+        let deletes = |child: &DeleteChild| faults::is_due(seen.faults.children.get(&child.key), &child.uid, now);
         wanted.delete = unused(seen, &blueprint);
+        wanted.outstanding.extend(wanted.delete.iter().map(|child| child.key.clone()));
+        wanted.delete.retain(deletes);
     }
     wanted
 }
@@ -126,7 +145,11 @@ fn choose(
     let differing: Vec<Child> = children.into_iter().filter(|child| differs(seen, &child.key, &child.hash)).collect();
     let missing = differing.iter().any(|child| is_needed_by_pods(seen, child.key.kind));
     wanted.changes_pods = pods_differ(seen, policy, &deployment.key, &deployment.hash, wanted.replicas);
-    let pods = Some(deployment).filter(|_| wanted.changes_pods && gate.replaced && gate.stored && !missing);
+    let outstanding = differing.iter().chain(Some(&deployment).filter(|_| wanted.changes_pods));
+    wanted.outstanding = outstanding.map(|child| child.key.clone()).collect();
+    let trial = !gate.replaced && gate.tried;
+    let applies = wanted.changes_pods && (gate.replaced || trial) && gate.stored && !missing;
+    let pods = Some(Child { trial, ..deployment }).filter(|_| applies);
     for child in differing.into_iter().chain(pods) {
         let fault = seen.faults.children.get(&child.key);
         if seen.foreign.contains_key(&child.key) {
@@ -233,7 +256,7 @@ fn unused(seen: &Observed, blueprint: &Blueprint) -> Vec<DeleteChild> {
         && deployment.template == blueprint.hash
         && deployment.replicas == deployment.updated
         && deployment.updated == pods;
-    if !rolled || !seen.faults.children.is_empty() || !seen.foreign.is_empty() {
+    if !rolled {
         return Vec::new();
     }
     let old = seen.children.iter().filter(|(key, _)| key.kind == ChildKind::ConfigMap);

@@ -178,7 +178,9 @@ fn base(seen: &Observed, own: &Policy, disabled: bool, frozen: bool) -> Claim {
             Claim::of(Kind::Kept, "", held, own)
         }
         Some((source, desired)) if disabled && !source.starts_with("Freeze") && source != ROLLOUT => {
-            Claim::of(Kind::Kept, source, desired, own)
+            // A file that no status tells of yet is newer.
+            let newer = in_force(seen).filter(|file| runtime.status.as_ref().is_none_or(|s| s.epoch < file.epoch));
+            Claim::of(Kind::Kept, source, newer.map_or(desired, |file| file.state.max(desired)), own)
         }
         // What it was before is not known any more; until the freeze ends, the freeze alone decides.
         Some(_) if disabled && frozen => Claim::of(Kind::Kept, "", Desired::Running, own),

@@ -22,12 +22,14 @@ pub(super) struct Decided {
     pub(super) write: Option<BootWrite>,
     /// The file in the store asks for something else and cannot be written now: pods are told nothing by it.
     pub(super) unwritten: bool,
+    /// There is no file, nor will there be: a pod that starts anew may obey another one, so nothing is called at rest.
+    pub(super) unfenced: bool,
 }
 
 impl Decided {
     /// Whether the store has the file already.
     pub(super) fn is_stored(&self) -> bool {
-        self.write.is_none() && !self.unwritten
+        self.write.is_none() && !self.unwritten && !self.unfenced
     }
 }
 
@@ -65,18 +67,23 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
         }
     };
     if same {
-        return Decided { file, write: None, unwritten: false };
+        return Decided { file, write: None, unwritten: false, unfenced: false };
     }
     if current.is_none() && runtime.metadata.deletion_timestamp.is_some() {
         return without_file(seen, policy, known);
     }
-    if !faults::is_due(seen.faults.boot.as_ref(), "", now) {
+    if !faults::is_due(seen.faults.boot.as_ref(), &demand(&file), now) {
         let stored = current.cloned().unwrap_or_else(|| policy.file(runtime, known));
-        return Decided { file: stored, write: None, unwritten: kept.is_none() };
+        return Decided { file: stored, write: None, unwritten: kept.is_none(), unfenced: false };
     }
     let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
     let confirm = lets_run(current, &file).then_some(Confirm { freezes: settings.obey_freezes });
-    Decided { write: Some(write(seen, &file, record, confirm)), file, unwritten: false }
+    Decided { write: Some(write(seen, &file, record, confirm)), file, unwritten: false, unfenced: false }
+}
+
+/// What a write of a file is tried for: another demand is tried at once, whatever became of the one before.
+pub(super) fn demand(file: &BootFile) -> String {
+    format!("{} {:?} {:?} {:?}", file.state, file.mode, file.deadline_seconds, file.resume_nonce)
 }
 
 /// What is being deleted and has lost its file gets no new one, and its pods are commanded all the same: no other is made.
@@ -87,7 +94,7 @@ fn without_file(seen: &Observed, policy: &Policy, known: i64) -> Decided {
     let raises = is_disobeyed(seen, &file(known)) && known < written.saturating_add(WITHOUT_FILE);
     let epoch = if raises { known.saturating_add(1) } else { known };
     // Nothing is let run by a file that no store has.
-    Decided { file: file(epoch), write: None, unwritten: policy.desired == Desired::Running }
+    Decided { file: file(epoch), write: None, unwritten: policy.desired == Desired::Running, unfenced: true }
 }
 
 /// The highest epoch that may have been given out.
@@ -157,7 +164,7 @@ fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: O
         let text = serde_json::to_string(record).unwrap_or_default();
         manifest::set_metadata(&mut manifest, "annotations", json!({ HOOKS_ANNOTATION: text }));
     }
-    BootWrite { name, replaces, confirm, file: file.clone(), hooks, manifest }
+    BootWrite { name, replaces, confirm, demand: demand(file), file: file.clone(), hooks, manifest }
 }
 
 /// The nonce of the last release. Taking `spec.resumeNonce` away asks for nothing.

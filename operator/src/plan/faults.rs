@@ -1,5 +1,6 @@
 //! What failures are called in status, which of them are told at once, and when a step that failed is tried again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -53,10 +54,12 @@ pub(super) fn of_pods(seen: &Observed, now: Timestamp) -> Option<Trouble> {
     Some(("PodsUnlisted", format!("the pods cannot be listed: {}", said(&fault.cause))))
 }
 
-/// What is told of children: the first that is somebody else's, or cannot be applied.
-pub(super) fn of_children(seen: &Observed, now: Timestamp) -> Option<Trouble> {
-    let foreign = seen.foreign.iter().next().map(|(key, whose)| ("NameTaken", taken(key, whose)));
-    let faults = || seen.faults.children.iter().filter(|(_, fault)| is_told(fault, now));
+/// What is told of children that are to be applied: the first that is somebody else's, or cannot be.
+pub(super) fn of_children(seen: &Observed, outstanding: &BTreeSet<ChildKey>, now: Timestamp) -> Option<Trouble> {
+    let wanted = |key: &ChildKey| outstanding.contains(key);
+    let foreign = seen.foreign.iter().find(|(key, _)| wanted(key));
+    let foreign = foreign.map(|(key, whose)| ("NameTaken", taken(key, whose)));
+    let faults = || seen.faults.children.iter().filter(|(key, fault)| wanted(key) && is_told(fault, now));
     let failing = || faults().next().map(|(key, fault)| of_child(key, fault));
     let scale = seen.faults.scale.as_ref().filter(|fault| is_told(fault, now));
     let scale = || scale.map(|fault| (reason(&fault.cause), format!("the number of pods: {}", said(&fault.cause))));

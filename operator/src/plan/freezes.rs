@@ -54,6 +54,13 @@ pub fn selects(freeze: &AgentFreeze, namespace: Option<&Labels>, runtime: &Label
     meets(&freeze.spec.namespace_selector, namespace?)
 }
 
+/// Whether a freeze may hold pods whose object is gone, and with it the labels by which it would be selected.
+fn may_select(freeze: &AgentFreeze, namespace: Option<&Labels>) -> bool {
+    let mut by_namespace = freeze.clone();
+    by_namespace.spec.runtime_selector = None;
+    selects(&by_namespace, namespace, &Labels::new()) != Some(false)
+}
+
 /// When a freeze ended or will end by itself. What cannot be read as a time never comes: 9999-12-31T23:59:59Z lies
 /// beyond the calendar here, and a freeze does not end by a slip of the pen.
 pub(crate) fn expires(freeze: &AgentFreeze) -> Option<Timestamp> {
@@ -169,13 +176,15 @@ fn name_of(runtime: &AgentRuntime) -> (String, String) {
 }
 
 /// The status of a freeze, from what the statuses of the runtimes say and what `stored` says of the state and the epoch of
-/// their boot files; none when it says what stands already. What is being deleted counts until it is gone with its pods.
+/// their boot files; none when it says what stands already. What is being deleted counts until it is gone with its pods;
+/// `orphans` are objects that are gone, of which nothing is known but that they have pods.
 #[must_use]
 pub fn report<'a>(
     freeze: &AgentFreeze,
     runtimes: impl Iterator<Item = &'a AgentRuntime>,
     namespaces: &BTreeMap<String, Labels>,
     stored: impl Fn(&AgentRuntime) -> Option<(Desired, i64)>,
+    orphans: &[Owner],
     now: Timestamp,
 ) -> Option<AgentFreezeStatus> {
     if freeze.metadata.deletion_timestamp.is_some() {
@@ -184,16 +193,19 @@ pub fn report<'a>(
     let live = in_force(freeze, now);
     let matched: Vec<&AgentRuntime> = held_by(freeze, runtimes, namespaces).filter(|_| live).collect();
     let status = |runtime: &'a AgentRuntime| runtime.status.as_ref();
-    let (mut pending, reached): (Vec<&AgentRuntime>, Vec<&AgentRuntime>) = matched
+    let (pending, reached): (Vec<&AgentRuntime>, Vec<&AgentRuntime>) = matched
         .iter()
         .partition(|runtime| !status(runtime).is_some_and(|status| is_reached(freeze, status, stored(runtime))));
     let is_unknown = |status: &AgentRuntimeStatus| status.state == Some(RuntimeState::Unknown);
     let unreachable = pending.iter().filter(|runtime| status(runtime).is_some_and(is_unknown)).count();
     let overdue = pending.iter().filter(|runtime| status(runtime).is_some_and(is_overdue)).count();
-    pending.sort_by_key(|runtime| name_of(runtime));
-    let counts = Counts { matched: matched.len(), reached: reached.len(), unreachable, overdue };
-    let names =
-        pending.iter().take(LISTED).map(|runtime| name_of(runtime)).map(|(space, name)| format!("{space}/{name}"));
+    let orphans = orphans.iter().filter(|owner| live && may_select(freeze, namespaces.get(&owner.namespace)));
+    let orphans: Vec<_> = orphans.map(|owner| (owner.namespace.clone(), owner.name.clone())).collect();
+    let (matched, unreachable) = (matched.len() + orphans.len(), unreachable + orphans.len());
+    let counts = Counts { matched, reached: reached.len(), unreachable, overdue };
+    let mut names: Vec<_> = pending.into_iter().map(name_of).chain(orphans).collect();
+    names.sort_unstable();
+    let names = names.into_iter().take(LISTED).map(|(space, name)| format!("{space}/{name}"));
     let next = AgentFreezeStatus {
         observed_generation: freeze.metadata.generation.unwrap_or(0),
         matched: count(counts.matched),

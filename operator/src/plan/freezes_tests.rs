@@ -37,7 +37,7 @@ fn spaces() -> BTreeMap<String, Labels> {
 }
 
 fn reported(freeze: &AgentFreeze, runtimes: &[AgentRuntime], now: Timestamp) -> AgentFreezeStatus {
-    report(freeze, runtimes.iter(), &spaces(), stored, now).expect("there is something to write")
+    report(freeze, runtimes.iter(), &spaces(), stored, &[], now).expect("there is something to write")
 }
 
 /// The boot file as the status tells of it.
@@ -161,12 +161,39 @@ fn nothing_is_written_when_nothing_changes_and_at_most_fifty_are_listed() {
     let first = reported(&stop, &many, at(0));
     assert_eq!((first.matched, first.pending.len(), first.pending[0].as_str()), (70, 50, "shop/r00"));
     stop.status = Some(first);
-    assert_eq!(report(&stop, many.iter(), &spaces(), stored, at(500)), None);
+    assert_eq!(report(&stop, many.iter(), &spaces(), stored, &[], at(500)), None);
     assert_eq!(
-        report(&stop, many.iter().rev(), &spaces(), stored, at(500)),
+        report(&stop, many.iter().rev(), &spaces(), stored, &[], at(500)),
         None,
         "in whatever order they are looked at"
     );
+}
+
+#[test]
+fn freeze_is_not_ready_while_pods_of_a_deleted_object_are_there() {
+    let orphan = [Owner { namespace: "shop".to_owned(), name: "gone".to_owned() }];
+    let status = |spec, orphans: &[Owner]| report(&freeze(spec), [].iter(), &spaces(), stored, orphans, at(0)).unwrap();
+    let all = AgentFreezeSpec { runtime_selector: Some(equals("a", "b")), ..AgentFreezeSpec::default() };
+    assert_eq!(said(&status(all.clone(), &[])), ["Ready True Frozen"]);
+    let held = status(all, &orphan);
+    assert_eq!(said(&held)[0], "Ready Unknown RuntimesUnreachable", "its labels are not known any more");
+    assert_eq!(held.pending, ["shop/gone"]);
+    let elsewhere = AgentFreezeSpec { namespace_selector: equals("team", "red"), ..AgentFreezeSpec::default() };
+    assert_eq!(said(&status(elsewhere, &orphan)), ["Ready True Frozen"]);
+}
+
+#[test]
+fn freeze_is_reached_by_a_status_of_the_epoch_in_the_store_alone() {
+    let stop = freeze(AgentFreezeSpec::default());
+    let mut runtime = runtime("demo", DesiredState::Paused, Some(RuntimeState::Paused));
+    runtime.status.as_mut().unwrap().epoch = 5;
+    let reached = |file: Option<(Desired, i64)>| {
+        report(&stop, [&runtime].into_iter(), &spaces(), |_| file, &[], at(0)).unwrap().reached
+    };
+    assert_eq!(reached(Some((Desired::Paused, 5))), 1);
+    assert_eq!(reached(Some((Desired::Running, 6))), 0, "it has been resumed since");
+    assert_eq!(reached(Some((Desired::Paused, 7))), 0, "the pods have not acknowledged this pause");
+    assert_eq!(reached(None), 0, "the file is lost");
 }
 
 proptest! {

@@ -103,7 +103,7 @@ pub(super) fn finish(
         all.insert((*key).to_owned(), json!(value));
     }
     set_metadata(&mut object, "annotations", Value::Object(all));
-    Child { key: ChildKey { kind, name }, hash, uid: None, manifest: object }
+    Child { key: ChildKey { kind, name }, hash, trial: false, uid: None, manifest: object }
 }
 
 /// 10 hexadecimal digits of SHA-256: enough to tell the versions of one object apart.

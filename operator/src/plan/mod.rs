@@ -28,8 +28,9 @@ mod template;
 mod windows;
 
 use jiff::Timestamp;
+use lifecycle::Desired;
 
-use crate::observe::Observed;
+use crate::observe::{Observed, Outstanding};
 
 pub use children::{STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION};
 pub use epoch::HOOKS_ANNOTATION;
@@ -70,7 +71,10 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     let wanted = if effective.leaves_children(seen) {
         suspended::wanted(seen, &policy, &standings)
     } else {
-        let gate = children::Gate { replaced: !waits, stored: decided.is_stored() };
+        // What runs is drained first, though nothing drains it yet: the API server is to take the change before.
+        let undrained = policy.desired == Desired::Running
+            && sketch.blueprint(seen, settings).is_some_and(|blueprint| rollout::must_drain(seen, blueprint));
+        let gate = children::Gate { replaced: !waits && !undrained, tried: undrained, stored: decided.is_stored() };
         children::plan(seen, settings, &policy, &standings, protection, gate, sketch, now)
     };
     let scale = suspended::scale(seen, &policy, &effective, &wanted, now).filter(|_| !decided.unwritten);
@@ -94,8 +98,15 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     let edges = [hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
     let looks = [Some(pods::look_again(seen, &standings, now)), faults::look_again(seen, now)];
     let again = edges.into_iter().chain(looks).flatten().min();
+    let outstanding = Outstanding {
+        children: wanted.outstanding.clone(),
+        boot: decided.write.is_some() || decided.unwritten,
+        pods: reading.wants_barrier,
+        scale: seen.deployment.as_ref().is_some_and(|deployment| deployment.wanted != wanted.replicas),
+        agent: runtime.spec.agent.as_ref().is_some_and(|agent| agent.config_map_ref.is_some()),
+    };
     let children = children::steps(seen, &effective, wanted, now);
-    Plan { boot: decided.write, children, scale, orders, barrier, status, events, again }
+    Plan { boot: decided.write, children, outstanding, scale, orders, barrier, status, events, again }
 }
 
 #[cfg(test)]

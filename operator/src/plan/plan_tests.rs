@@ -60,6 +60,7 @@ struct World {
     contacts: HashMap<String, Contact>,
     barrier: Option<Barrier>,
     faults: Faults,
+    tried: Option<String>,
     reported: Option<Timestamp>,
     epoch_since: Option<(i64, Timestamp)>,
     protected_since: Option<Timestamp>,
@@ -108,6 +109,7 @@ impl World {
             contacts: HashMap::new(),
             barrier: None,
             faults: Faults::default(),
+            tried: None,
             epoch_since: None,
             reported: None,
             protected_since: None,
@@ -141,6 +143,7 @@ impl World {
             reported: self.reported,
             keys: self.keys.clone().into(),
             faults: self.faults.clone(),
+            tried: self.tried.clone(),
             protected_since: self.protected_since,
             fleet: self.fleet.clone(),
             ..Observed::of(Arc::new(self.runtime.clone()))
@@ -182,6 +185,7 @@ impl World {
     /// Carries out one plan as the executor and a cluster would.
     fn step(&mut self) -> Plan {
         let plan = self.plan();
+        self.faults.retain(&plan.outstanding);
         if let Some(boot) = &plan.boot {
             let (file, hooks) = (Some(boot.file.clone()), boot.hooks.clone());
             self.boot = Some(BootConfigMap { resource_version: boot.file.epoch.to_string(), file, hooks });
@@ -191,6 +195,11 @@ impl World {
             self.writes += 1;
         }
         for child in &plan.children.apply {
+            if child.trial {
+                let template = child.manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION].as_str();
+                self.tried = template.map(str::to_owned);
+                continue;
+            }
             let (hash, uid) = (Some(child.hash.clone()), Some(format!("{}-uid", child.key.name)));
             self.children.insert(child.key.clone(), ChildFacts { hash, drifted: false, shown: true, uid });
             if child.key.kind == ChildKind::Deployment {
@@ -217,7 +226,8 @@ impl World {
             self.call(order);
         }
         if let Some(epoch) = plan.barrier {
-            self.barrier = Some(Barrier { epoch, pods: self.pods.iter().map(|pod| pod.uid.clone()).collect() });
+            let pods = self.pods.iter().map(|pod| pod.uid.clone()).collect();
+            self.barrier = Some(Barrier { epoch, pods, at: self.now });
         }
         if let Some(status) = &plan.status {
             self.runtime.status = Some(status.as_ref().clone());
@@ -271,6 +281,9 @@ impl World {
             contact.failures += 1;
             contact.failing_since = contact.failing_since.or(Some(now));
             contact.error = Some("no answer".to_owned());
+            if let Call::Command { body, .. } = &order.call {
+                contact.failed_epoch = body.epoch;
+            }
             return;
         }
         if let Call::Hook { turn, .. } = &order.call {
@@ -774,6 +787,10 @@ fn a_pod_that_no_watch_has_shown_blocks_paused() {
     world.step();
     world.barrier.as_mut().unwrap().pods.push("unseen".to_owned());
     let plan = world.plan();
+    assert!(plan.status.is_none() && plan.barrier.is_none(), "{}", show(&plan));
+    assert_eq!(plan.again, Some(Duration::from_millis(200)), "it is not listed at the pace of the network");
+    world.now += Duration::from_millis(200);
+    let plan = world.plan();
     assert!(plan.status.is_none() && plan.barrier.is_some(), "{}", show(&plan));
 }
 
@@ -949,6 +966,46 @@ fn refused_child_stalls_and_is_tried_again_later_or_once_it_differs() {
 }
 
 #[test]
+fn failure_of_what_is_not_to_be_done_any_more_is_forgotten() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    world.runtime.spec.restart_nonce = Some("2".to_owned());
+    world.refuse(ChildKind::Deployment);
+    world.step();
+    assert_eq!(world.condition("Stalled"), "True InvalidTemplate");
+    world.runtime.spec.restart_nonce = None;
+    world.settle(20);
+    assert_eq!((world.condition("Stalled").as_str(), world.condition("Ready").as_str()), ("absent", "True Running"));
+    assert_eq!(world.faults, Faults::default());
+    // A resume that could not be confirmed, and is taken back.
+    world.ask(DesiredState::Paused);
+    world.settle(20);
+    world.ask(DesiredState::Running);
+    let demand = world.plan().boot.unwrap().demand;
+    let cause = || Cause::Refused { code: 503, message: "no".to_owned() };
+    world.faults.boot = Some(fault(&demand, cause(), world.now));
+    world.ask(DesiredState::Paused);
+    world.settle(20);
+    assert_eq!((world.condition("Stalled").as_str(), world.faults.boot.is_none()), ("absent", true));
+    // Another demand does not wait for the next attempt of the one that failed.
+    world.faults.boot = Some(fault(&demand, cause(), world.now));
+    world.ask(DesiredState::Stopped);
+    assert!(world.plan().boot.is_some());
+}
+
+#[test]
+fn definition_that_has_not_been_read_is_not_called_rolled_out() {
+    let mut world = World::new(DesiredState::Running, 1);
+    world.settle(20);
+    let from = crds::ConfigMapKey { name: "other".to_owned(), key: "agent.yaml".to_owned() };
+    world.runtime.spec.agent = Some(AgentSource { inline: None, config_map_ref: Some(from) });
+    world.ask(DesiredState::Running);
+    world.now += jiff::SignedDuration::from_secs(10);
+    let plan = plan(&Observed { agent: AgentText::Unknown, ..world.observed() }, &settings(), world.now);
+    assert!(!plan.is_reached() && plan.children.read_agent, "{}", show(&plan));
+}
+
+#[test]
 fn failing_child_holds_up_neither_its_neighbors_nor_a_pause() {
     for kind in
         [ChildKind::ServiceAccount, ChildKind::PodDisruptionBudget, ChildKind::NetworkPolicy, ChildKind::ConfigMap]
@@ -975,7 +1032,8 @@ fn boot_file_that_cannot_be_written_sends_no_command_and_is_told() {
     world.settle(20);
     world.ask(DesiredState::Paused);
     let cause = Cause::Refused { code: 403, message: "exceeded quota".to_owned() };
-    world.faults.boot = Some(fault("", cause, world.now));
+    let demand = world.plan().boot.unwrap().demand;
+    world.faults.boot = Some(fault(&demand, cause, world.now));
     let plan = world.step();
     assert!(plan.boot.is_none() && plan.scale.is_none() && plan.barrier.is_none(), "{}", show(&plan));
     let commands = plan.orders.iter().filter(|order| matches!(order.call, Call::Command { .. })).count();
@@ -1053,6 +1111,7 @@ fn object_that_is_being_deleted_is_paused_and_its_children_are_left_alone() {
     world.ask(DesiredState::Stopped);
     for _ in 0..4 {
         world.step();
+        world.now += status::PROGRESS;
     }
     assert_eq!((world.pods[0].state, world.status().state), (State::Stopped, Some(RuntimeState::Stopping)));
 }

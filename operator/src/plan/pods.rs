@@ -186,12 +186,16 @@ fn call(
 ) -> Option<Call> {
     let file = &decided.file;
     let contact = seen.contacts.get(&standing.pod.uid);
-    if contact.and_then(|c| c.next_attempt).and_then(|next| until_retry(now, next)).is_some() {
+    let commands = !standing.acknowledged && !decided.unwritten;
+    // A new epoch is worth a call to a pod that was away a moment ago.
+    let fresh = commands && contact.is_some_and(|contact| contact.failed_epoch != Some(file.epoch));
+    let waits = contact.and_then(|c| c.next_attempt).and_then(|next| until_retry(now, next)).is_some();
+    if waits && !fresh {
         return None;
     }
     let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
     // Commands speak of the file in the store alone: a pod that boots obeys nothing else.
-    if !standing.acknowledged && !loosening_a_dying_pod && !decided.unwritten {
+    if commands && !loosening_a_dying_pod {
         let body = Command {
             epoch: Some(file.epoch),
             runtime_uid: Some(uid_of(runtime).to_owned()),

@@ -23,6 +23,8 @@ use crate::observe::{AgentText, ChildKind, HookKind, Legible, Observed};
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a pause waits at least for a pod without a container before the object says so.
 const UNBORN: Duration = Duration::from_secs(30);
+/// The least time between two lists of the pods for one epoch.
+const LISTED_AGAIN: Duration = Duration::from_millis(200);
 
 /// What all pods together say.
 pub(super) struct Reading<'a> {
@@ -34,6 +36,8 @@ pub(super) struct Reading<'a> {
     pub(super) ready: bool,
     /// A LIST of the pods is due: none was taken for this epoch, or only that is missing.
     pub(super) needs_barrier: bool,
+    /// The same, whether or not it is to be tried now.
+    pub(super) wants_barrier: bool,
     /// Why it cannot go on without somebody's help: a reason and a sentence.
     pub(super) stalled: Option<Trouble>,
     pub(super) unknown: Vec<&'a str>,
@@ -66,15 +70,22 @@ impl<'a> Reading<'a> {
             || (!wanted.changes_pods
                 && wanted.fault.is_none()
                 && rolled_out(seen, standings, replicas, policy.desired));
-        let barrier_holds = barrier_holds(seen, file.epoch, standings) && !decided.unwritten;
+        let barrier_holds = barrier_holds(seen, file.epoch, standings) && !decided.unwritten && !decided.unfenced;
         let tightening = policy.desired != Desired::Running;
         // The first LIST may run while the pushes do: a pod that is made after the boot ConfigMap was
         // written boots closed, and waits for the operator. One more is taken if that one showed a
         // pod that the watch has not.
         let listed = seen.barrier.as_ref().is_some_and(|barrier| barrier.epoch == file.epoch);
+        // One that showed a pod that the watch has not shown is repeated, but not at the pace of the network.
+        let again = seen.barrier.as_ref().filter(|barrier| barrier.epoch == file.epoch && barrier.at <= now);
+        let paced = again.and_then(|barrier| LISTED_AGAIN.checked_sub(since(now, barrier.at)));
+        let list_in = paced.filter(|_| tightening && !barrier_holds);
+        let paced = paced.is_some_and(|left| !left.is_zero());
         let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
         let at = deadline.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
         let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
+        let wants_barrier =
+            tightening && !barrier_holds && !decided.unwritten && !decided.unfenced && (reached || !listed);
         let mut reading = Self {
             epoch: file.epoch,
             resume_nonce: file.resume_nonce.clone(),
@@ -83,14 +94,12 @@ impl<'a> Reading<'a> {
                 && rolled_out
                 && (barrier_holds || !tightening)
                 && !decided.unwritten
+                && !decided.unfenced
                 && effective.kind != Kind::Rollout
                 && hooks.under_way.is_none(),
             hooks: hooks.under_way,
-            needs_barrier: tightening
-                && !barrier_holds
-                && !decided.unwritten
-                && (reached || !listed)
-                && faults::is_due(seen.faults.pods.as_ref(), "", now),
+            wants_barrier,
+            needs_barrier: wants_barrier && !paced && faults::is_due(seen.faults.pods.as_ref(), "", now),
             stalled: None,
             unknown: standings
                 .iter()
@@ -98,14 +107,15 @@ impl<'a> Reading<'a> {
                 .map(|s| s.pod.name.as_str())
                 .collect(),
             in_flight: standings.iter().try_fold(0i64, |all, s| Some(all.saturating_add(in_flight(s)?))),
-            deadline_in: at.and_then(|at| until(now, at)),
+            deadline_in: at.and_then(|at| until(now, at)).into_iter().chain(list_in).min(),
             deadline,
             rolled_out,
             fault: wanted.fault.clone(),
             standings,
         };
         let failed = hooks.failed.clone().map(|what| ("HookFailed", what));
-        reading.stalled = stalled(seen, &reading, effective, at.is_some_and(|at| at <= now), now).or(failed);
+        let overdue = at.is_some_and(|at| at <= now);
+        reading.stalled = stalled(seen, &reading, effective, wanted, overdue, now).or(failed);
         reading
     }
 }
@@ -172,6 +182,7 @@ fn stalled(
     seen: &Observed,
     reading: &Reading<'_>,
     effective: &Effective,
+    wanted: &Wanted,
     overdue: bool,
     now: Timestamp,
 ) -> Option<Trouble> {
@@ -198,10 +209,10 @@ fn stalled(
     if let AgentText::Missing(what) = &seen.agent {
         return Some(("AgentNotFound", what.clone()));
     }
-    if let Some(trouble) = reading.fault.clone().or_else(|| faults::of_children(seen, now)) {
+    if let Some(trouble) = reading.fault.clone().or_else(|| faults::of_children(seen, &wanted.outstanding, now)) {
         return Some(trouble);
     }
-    if let Some(trouble) = rollout_trouble(seen, reading) {
+    if let Some(trouble) = rollout_trouble(seen, reading, wanted) {
         return Some(trouble);
     }
     if let Some(trouble) = reading.standings.iter().find_map(|standing| storage_trouble(seen, standing, now)) {
@@ -236,10 +247,11 @@ fn illegible(seen: &Observed) -> Option<Trouble> {
 }
 
 /// Why pods are not replaced.
-fn rollout_trouble(seen: &Observed, reading: &Reading<'_>) -> Option<Trouble> {
+fn rollout_trouble(seen: &Observed, reading: &Reading<'_>, wanted: &Wanted) -> Option<Trouble> {
     let deployment = seen.deployment.as_ref().filter(|deployment| deployment.paused && !reading.rolled_out)?;
     let name = deployment_name(name_of(&seen.runtime));
-    (deployment.updated < deployment.wanted || deployment.replicas > deployment.updated).then(|| {
+    let waits = wanted.changes_pods || deployment.updated < deployment.wanted;
+    (waits || deployment.replicas > deployment.updated).then(|| {
         let what = format!("Deployment {name} is paused and replaces no pod: kubectl rollout resume deployment/{name}");
         ("RolloutPaused", what)
     })

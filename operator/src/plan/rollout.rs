@@ -12,22 +12,29 @@ use crate::observe::{DeploymentFacts, Observed};
 /// Whether nothing can replace the pods at present: what would be applied is refused or cannot work, or somebody has
 /// paused the Deployment. Pods that were drained for it would wait for ever.
 fn is_withheld(seen: &Observed, blueprint: &Blueprint) -> bool {
+    let key = deployment_key(name_of(&seen.runtime));
     let paused = seen.deployment.as_ref().is_some_and(|deployment| deployment.paused);
-    let failing = !seen.faults.children.is_empty() || !seen.foreign.is_empty();
+    let failing = seen.faults.children.contains_key(&key) || seen.foreign.contains_key(&key);
     blueprint.fault.is_some() || failing || paused
 }
 
-/// Whether the pods are to be idle because others replace them: from the change of the template until the last
-/// old pod is told to end, so that none of them goes back to work in between.
+/// Whether pods that run are to be drained before the Deployment as it is wanted replaces them.
+pub(super) fn must_drain(seen: &Observed, blueprint: &Blueprint) -> bool {
+    let asked = seen.runtime.spec.lifecycle.drain_before_restart && !is_left_alone(seen);
+    let deployment = seen.deployment.as_ref().filter(|deployment| asked && deployment.replicas > 0);
+    deployment.is_some_and(|deployment| is_shown(seen) && replaces(deployment, blueprint))
+}
+
+/// Whether the pods are to be idle because others replace them: from when the API server has taken the changed template
+/// as a trial until the last old pod is told to end, so that none of them goes back to work in between.
 pub(super) fn drains(seen: &Observed, blueprint: &Blueprint) -> bool {
-    let runtime = seen.runtime.as_ref();
-    let asked = runtime.spec.lifecycle.drain_before_restart && !is_withheld(seen, blueprint) && !is_left_alone(seen);
+    let asked = seen.runtime.spec.lifecycle.drain_before_restart && !is_left_alone(seen);
+    let asked = asked && !is_withheld(seen, blueprint);
     let Some(deployment) = seen.deployment.as_ref().filter(|_| asked) else { return false };
-    let shown = is_shown(seen);
-    let changed = shown && replaces(deployment, blueprint);
+    let tried = seen.tried.as_deref() == Some(blueprint.hash.as_str());
     let begun = in_force(seen).is_some_and(|file| file.state == Desired::Paused)
-        && (!shown || !deployment.observed || deployment.replicas > deployment.updated);
-    deployment.replicas > 0 && (changed || begun)
+        && (!is_shown(seen) || !deployment.observed || deployment.replicas > deployment.updated);
+    deployment.replicas > 0 && ((tried && must_drain(seen, blueprint)) || begun)
 }
 
 /// Whether what the Deployment runs is not what is wanted. One that an older operator applied does not say.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// No pause before another call is longer.
-const LONGEST_RETRY: Duration = Duration::from_secs(20);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// The time from `now` to `then`, or none when it has passed.
 pub(super) fn until(now: Timestamp, then: Timestamp) -> Option<Duration> {

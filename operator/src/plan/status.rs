@@ -17,7 +17,7 @@ use super::policy::crd_state;
 use super::reading::Reading;
 use super::spans::since;
 use super::steps::Announcement;
-use crate::observe::Observed;
+use crate::observe::{AgentText, Observed};
 
 /// How long a transition may take before a status on the way is written. Most end sooner, and then
 /// the API server sees one write instead of two.
@@ -158,7 +158,8 @@ pub(super) fn kept_back(
     let paced = seen.reported.and_then(|at| left(PROGRESS, at));
     // Pods that have neither answered nor failed to are not out of reach: this process has just begun to ask.
     let unasked = stands.is_some_and(|stands| stands.observed_generation >= 0) && unasked(seen);
-    let begins = unasked || (seen.unlisted.is_some() && stands.is_some());
+    let unread = seen.agent == AgentText::Unknown && seen.faults.agent.is_none();
+    let begins = unasked || ((unread || seen.unlisted.is_some()) && stands.is_some());
     let asking = seen.first_seen.filter(|_| begins).and_then(|from| left(FIRST_ROUND, from));
     begun.max(paced).max(asking)
 }

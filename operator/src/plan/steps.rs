@@ -9,7 +9,7 @@ use lifecycle::{BootFile, Verb};
 use serde_json::Value;
 
 use super::keys::Signer;
-use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn};
+use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn, Outstanding};
 
 /// What is to be done: what is safety's in this order, and by itself what concerns children.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Plan {
     pub boot: Option<BootWrite>,
     /// What is to be done about children. No pause, stop or freeze waits for it.
     pub children: ChildrenPlan,
+    /// What is to be done by this plan, or later because it has failed.
+    pub outstanding: Outstanding,
     /// A number of pods: a stop takes them away whatever is wrong with the rest.
     pub scale: Option<Scale>,
     /// Calls to pods. The executor does not wait for them.
@@ -82,6 +84,8 @@ pub struct BootWrite {
     pub replaces: Option<String>,
     /// What the API server's store is to show first, else nothing is written.
     pub confirm: Option<Confirm>,
+    /// What it is tried for, as a fault names it.
+    pub demand: String,
     /// The content.
     pub file: BootFile,
     /// The hooks under way, which stand beside it.
@@ -106,6 +110,8 @@ pub struct Child {
     pub key: ChildKey,
     /// The hash that stands in its annotation.
     pub hash: String,
+    /// The API server is only asked whether it would take it.
+    pub trial: bool,
     /// The UID of the child that is there; none for one that is to be made, which must not be there.
     pub uid: Option<String>,
     /// The whole object.

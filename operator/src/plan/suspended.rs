@@ -18,13 +18,15 @@ use crate::observe::Observed;
 pub(super) fn untouched(seen: &Observed, policy: &Policy) -> Option<Decided> {
     let runtime = seen.runtime.as_ref();
     let known = seen.boot.is_some() || runtime.status.as_ref().is_some_and(|status| status.epoch > 0);
-    (!known).then(|| Decided { file: policy.file(runtime, 0), write: None, unwritten: false })
+    (!known).then(|| Decided { file: policy.file(runtime, 0), write: None, unwritten: false, unfenced: false })
 }
 
 /// Its children stay as they are, except that a freeze that stops it takes its pods away, and its end
 /// brings them back.
 pub(super) fn wanted(seen: &Observed, policy: &Policy, standings: &[Standing<'_>]) -> Wanted {
-    let now = seen.deployment.as_ref().map_or(0, |deployment| deployment.wanted);
+    // Where Deployments cannot be listed, that there is no pod proves nothing.
+    let unseen = if seen.unlisted.is_some() { seen.runtime.spec.replicas } else { 0 };
+    let now = seen.deployment.as_ref().map_or(unseen, |deployment| deployment.wanted);
     let was_stopped = seen.runtime.status.as_ref().is_some_and(|s| s.desired_state == Some(DesiredState::Stopped));
     let replicas = match policy.desired {
         Desired::Stopped => children::replicas(seen, policy, standings),

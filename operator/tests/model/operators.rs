@@ -193,10 +193,11 @@ impl Operator {
         let seen = Observed {
             boot,
             contacts: contacts.collect(),
-            barrier: self
-                .listed
-                .as_ref()
-                .map(|(epoch, pods)| Barrier { epoch: *epoch, pods: pods.iter().map(u8::to_string).collect() }),
+            barrier: self.listed.as_ref().map(|(epoch, pods)| Barrier {
+                epoch: *epoch,
+                pods: pods.iter().map(u8::to_string).collect(),
+                at: Timestamp::UNIX_EPOCH,
+            }),
             epoch_since: self.epoch.map(|epoch| (epoch, Timestamp::UNIX_EPOCH)),
             ..Observed::of(Arc::new(object(&picture.runtime, pods.len())))
         };
