@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use kube::ResourceExt as _;
 use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, ValidationDirective,
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions, ValidationDirective,
 };
 use serde_json::{Value, json};
 
@@ -57,7 +57,10 @@ impl Actor {
         runtime_uid: &str,
         key: &ChildKey,
     ) -> Result<Option<String>, Error> {
-        let Some(there) = within(what, api.get_metadata_opt(&key.name)).await? else { return Ok(None) };
+        // By a list of one name, to which the role has the right anyway.
+        let only = ListParams::default().fields(&format!("metadata.name={}", key.name));
+        let found = within(what, api.list_metadata(&only)).await?;
+        let Some(there) = found.items.into_iter().next() else { return Ok(None) };
         let whose = match whose_is(&there.metadata, runtime_uid) {
             Whose::Own => return Ok(there.uid()),
             // A claim that was kept is taken over by the next object of the name, if nobody else has had a hand in it.

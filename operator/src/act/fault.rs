@@ -31,13 +31,15 @@ impl Error {
 }
 
 /// Notes one more failure of a step that brakes and statuses wait for.
-pub(crate) fn note_safety(fault: &mut Option<Fault>, of: &str, error: &Error, now: Timestamp) {
-    *fault = Some(Fault::again(fault.take(), of, error.cause(), now, |failures| pause(SAFETY, failures)));
+pub(crate) fn note_safety(fault: &mut Option<Fault>, of: &str, error: &Error, begun: Timestamp) {
+    *fault = Some(Fault::again(fault.take(), of, error.cause(), (begun, Timestamp::now()), |failures| {
+        pause(SAFETY, failures)
+    }));
 }
 
 /// The fault of a step that only children need, after one more failure.
-pub(crate) fn of_child(before: Option<Fault>, of: &str, error: &Error, now: Timestamp) -> Fault {
-    Fault::again(before, of, error.cause(), now, |failures| pause(CHILDREN, failures))
+pub(crate) fn of_child(before: Option<Fault>, of: &str, error: &Error, begun: Timestamp) -> Fault {
+    Fault::again(before, of, error.cause(), (begun, Timestamp::now()), |failures| pause(CHILDREN, failures))
 }
 
 fn pause((first, most): (Duration, Duration), failures: u32) -> SignedDuration {

@@ -38,7 +38,8 @@ use crate::trace;
 pub const FIELD_MANAGER: &str = "agentruntime-operator";
 
 /// No call to the API server takes longer, or a half-open connection would hold up an object for ever.
-const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// What fails by it is told within ten seconds.
+const CALL_DEADLINE: Duration = Duration::from_secs(6);
 
 /// As much as is told of what the API server says, in bytes.
 const MESSAGE: usize = 512;

@@ -12,7 +12,7 @@ use crate::act::{self, fault};
 use crate::context::Context;
 use crate::observe::index::Owner;
 use crate::observe::memory::AgentRead;
-use crate::observe::{AgentText, ChildKey, Observed};
+use crate::observe::{AgentText, ChildKey, ChildKind, Observed};
 use crate::plan::{Child, ChildrenPlan, DeleteChild, TEMPLATE_ANNOTATION};
 use crate::queue::Again;
 
@@ -86,6 +86,9 @@ impl Governed<'_> {
             }
             Err(error @ act::Error::Deposed) => return Err(error),
             Err(error) => {
+                if child.key.kind == ChildKind::Deployment {
+                    memory.tried = None;
+                }
                 self.note(&child.key, &child.hash, "child_unapplied", &error, &mut memory.faults.children, now);
             }
         }

@@ -85,19 +85,19 @@ impl Faults {
 }
 
 impl Fault {
-    /// The fault after one more failure of the same step.
+    /// The fault after one more failure of the same step, which was begun and has failed at these times.
     #[must_use]
     pub fn again(
         before: Option<Self>,
         of: &str,
         cause: Cause,
-        now: Timestamp,
+        (begun, now): (Timestamp, Timestamp),
         pause: impl Fn(u32) -> SignedDuration,
     ) -> Self {
         // One from the future was noted before the clock was put back.
         let before = before.filter(|before| before.of == of && before.since <= now);
         let failures = before.as_ref().map_or(1, |before| before.failures.saturating_add(1));
-        let since = before.map_or(now, |before| before.since);
+        let since = before.map_or(begun, |before| before.since);
         let next_attempt = now.checked_add(pause(failures)).unwrap_or(now);
         Self { of: of.to_owned(), cause, since, failures, next_attempt }
     }

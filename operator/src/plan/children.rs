@@ -66,7 +66,7 @@ pub(super) struct Gate {
     /// Others may take their place now.
     pub(super) replaced: bool,
     /// They are to be drained first, once the API server has taken the Deployment as a trial.
-    pub(super) tried: bool,
+    pub(super) trial: bool,
     /// The boot file in the store asks for what is wanted.
     pub(super) stored: bool,
 }
@@ -147,9 +147,8 @@ fn choose(
     wanted.changes_pods = pods_differ(seen, policy, &deployment.key, &deployment.hash, wanted.replicas);
     let outstanding = differing.iter().chain(Some(&deployment).filter(|_| wanted.changes_pods));
     wanted.outstanding = outstanding.map(|child| child.key.clone()).collect();
-    let trial = !gate.replaced && gate.tried;
-    let applies = wanted.changes_pods && (gate.replaced || trial) && gate.stored && !missing;
-    let pods = Some(Child { trial, ..deployment }).filter(|_| applies);
+    let applies = wanted.changes_pods && (gate.replaced || gate.trial) && gate.stored && !missing;
+    let pods = Some(Child { trial: gate.trial, ..deployment }).filter(|_| applies);
     for child in differing.into_iter().chain(pods) {
         let fault = seen.faults.children.get(&child.key);
         if seen.foreign.contains_key(&child.key) {

@@ -72,9 +72,11 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
         suspended::wanted(seen, &policy, &standings)
     } else {
         // What runs is drained first, though nothing drains it yet: the API server is to take the change before.
-        let undrained = policy.desired == Desired::Running
-            && sketch.blueprint(seen, settings).is_some_and(|blueprint| rollout::must_drain(seen, blueprint));
-        let gate = children::Gate { replaced: !waits && !undrained, tried: undrained, stored: decided.is_stored() };
+        let blueprint = sketch.blueprint(seen, settings).filter(|blueprint| rollout::must_drain(seen, blueprint));
+        let undrained = policy.desired == Desired::Running && blueprint.is_some();
+        let untried = blueprint.is_some_and(|blueprint| !rollout::is_tried(seen, blueprint));
+        let gate =
+            children::Gate { replaced: !waits && !undrained, trial: undrained && untried, stored: decided.is_stored() };
         children::plan(seen, settings, &policy, &standings, protection, gate, sketch, now)
     };
     let scale = suspended::scale(seen, &policy, &effective, &wanted, now).filter(|_| !decided.unwritten);

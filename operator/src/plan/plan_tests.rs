@@ -46,7 +46,7 @@ fn settings() -> Settings {
 }
 
 fn fault(of: &str, cause: Cause, now: Timestamp) -> Fault {
-    Fault::again(None, of, cause, now, |_| jiff::SignedDuration::from_secs(20))
+    Fault::again(None, of, cause, (now, now), |_| jiff::SignedDuration::from_secs(20))
 }
 
 /// What a cluster would hold: carries out plans without any of the I/O.
@@ -155,6 +155,7 @@ impl World {
         let found = self.plan().children.apply.into_iter().find(|child| child.key.kind == kind).unwrap();
         let cause = Cause::Refused { code: 422, message: "unknown field".to_owned() };
         self.faults.children.insert(found.key, fault(&found.hash, cause, self.now));
+        self.tried = None;
     }
 
     fn facts(&self, pod: &Pod) -> PodFacts {
@@ -195,6 +196,7 @@ impl World {
             self.writes += 1;
         }
         for child in &plan.children.apply {
+            self.faults.children.remove(&child.key);
             if child.trial {
                 let template = child.manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION].as_str();
                 self.tried = template.map(str::to_owned);

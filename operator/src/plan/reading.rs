@@ -83,6 +83,8 @@ impl<'a> Reading<'a> {
         let paced = paced.is_some_and(|left| !left.is_zero());
         let deadline = standings.iter().filter_map(|s| s.heard).filter_map(|s| s.drain_deadline.clone()).max();
         let at = deadline.as_ref().and_then(|text| text.parse::<Timestamp>().ok());
+        let left = standings.iter().filter_map(|standing| unborn_for(seen, standing, policy, now));
+        let unborn_in = left.filter(|left| tightening && !left.is_zero()).min();
         let state = overall(standings, policy.desired, reached && (barrier_holds || !tightening), replicas);
         let wants_barrier =
             tightening && !barrier_holds && !decided.unwritten && !decided.unfenced && (reached || !listed);
@@ -107,7 +109,7 @@ impl<'a> Reading<'a> {
                 .map(|s| s.pod.name.as_str())
                 .collect(),
             in_flight: standings.iter().try_fold(0i64, |all, s| Some(all.saturating_add(in_flight(s)?))),
-            deadline_in: at.and_then(|at| until(now, at)).into_iter().chain(list_in).min(),
+            deadline_in: at.and_then(|at| until(now, at)).into_iter().chain(list_in).chain(unborn_in).min(),
             deadline,
             rolled_out,
             fault: wanted.fault.clone(),
@@ -257,14 +259,18 @@ fn rollout_trouble(seen: &Observed, reading: &Reading<'_>, wanted: &Wanted) -> O
     })
 }
 
-/// Why a pause or stop waits for a pod in which nothing has begun to run.
-fn unborn_trouble(seen: &Observed, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Option<Trouble> {
+/// How long a pause still waits for a pod without a container before the object says so; none for one that has one.
+fn unborn_for(seen: &Observed, standing: &Standing<'_>, policy: &Policy, now: Timestamp) -> Option<Duration> {
+    let pod = Some(standing.pod).filter(|pod| pod.container.is_none())?;
     let begun = seen.epoch_since.map_or(Timestamp::UNIX_EPOCH, |(_, from)| from);
     let patience = Duration::from_secs(u64::try_from(policy.deadline_seconds).unwrap_or(0)).max(UNBORN);
-    let unborn = reading.standings.iter().find(|standing| {
-        let pod = standing.pod;
-        pod.container.is_none() && pod.created.is_none_or(|created| since(now, created.max(begun)) >= patience)
-    })?;
+    Some(patience.saturating_sub(since(now, pod.created.map_or(begun, |created| created.max(begun)))))
+}
+
+/// Why a pause or stop waits for a pod in which nothing has begun to run.
+fn unborn_trouble(seen: &Observed, reading: &Reading<'_>, policy: &Policy, now: Timestamp) -> Option<Trouble> {
+    let overdue = |standing: &&Standing<'_>| unborn_for(seen, standing, policy, now) == Some(Duration::ZERO);
+    let unborn = reading.standings.iter().find(overdue)?;
     let why = unborn.pod.waiting.as_deref().unwrap_or("it has not been started on a node");
     let what = format!("{} has no container yet, and boots by the boot file once it has: {why}", unborn.pod.name);
     Some(("PodsNotStarting", what))

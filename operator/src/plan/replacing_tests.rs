@@ -198,3 +198,25 @@ fn no_pod_is_said_to_run_where_there_is_none() {
     world.settle(20);
     assert_eq!(world.condition("Ready"), "True Running");
 }
+
+#[test]
+fn deployment_that_is_refused_replaces_no_pod_that_works() {
+    let mut world = World::draining_before_restart();
+    let old = world.uids();
+    world.change_template();
+    let trial = world.plan().children.apply;
+    assert!(trial.iter().all(|child| child.trial) && !trial.is_empty(), "it is only tried");
+    world.refuse(ChildKind::Deployment);
+    world.steps(3);
+    assert_eq!((world.uids(), world.condition("Stalled").as_str()), (old.clone(), "True InvalidTemplate"));
+    assert!(world.pods.iter().all(|pod| pod.state == State::Running), "nothing is drained for what is refused");
+    // The cause goes: it is tried once more, and then they are drained.
+    world.now += SignedDuration::from_secs(21);
+    world.pods[0].in_flight = 1;
+    world.steps(4);
+    assert_eq!((world.uids(), world.status().source.as_str()), (old.clone(), "Rollout"));
+    world.finish_work();
+    world.settle(20);
+    assert!(world.pods.iter().all(|pod| !old.contains(&pod.uid)));
+    assert_eq!(world.condition("Ready"), "True Running");
+}

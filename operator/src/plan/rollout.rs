@@ -25,16 +25,20 @@ pub(super) fn must_drain(seen: &Observed, blueprint: &Blueprint) -> bool {
     deployment.is_some_and(|deployment| is_shown(seen) && replaces(deployment, blueprint))
 }
 
+/// Whether the API server has taken the template as a trial, and has not refused it since.
+pub(super) fn is_tried(seen: &Observed, blueprint: &Blueprint) -> bool {
+    seen.tried.as_deref() == Some(blueprint.hash.as_str())
+}
+
 /// Whether the pods are to be idle because others replace them: from when the API server has taken the changed template
 /// as a trial until the last old pod is told to end, so that none of them goes back to work in between.
 pub(super) fn drains(seen: &Observed, blueprint: &Blueprint) -> bool {
     let asked = seen.runtime.spec.lifecycle.drain_before_restart && !is_left_alone(seen);
     let asked = asked && !is_withheld(seen, blueprint);
     let Some(deployment) = seen.deployment.as_ref().filter(|_| asked) else { return false };
-    let tried = seen.tried.as_deref() == Some(blueprint.hash.as_str());
     let begun = in_force(seen).is_some_and(|file| file.state == Desired::Paused)
         && (!is_shown(seen) || !deployment.observed || deployment.replicas > deployment.updated);
-    deployment.replicas > 0 && ((tried && must_drain(seen, blueprint)) || begun)
+    deployment.replicas > 0 && ((is_tried(seen, blueprint) && must_drain(seen, blueprint)) || begun)
 }
 
 /// Whether what the Deployment runs is not what is wanted. One that an older operator applied does not say.

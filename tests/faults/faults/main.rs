@@ -15,6 +15,7 @@
 mod api;
 mod campaign;
 mod fault;
+mod lasting;
 mod operator;
 mod oracle;
 mod places;

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::fault::{Fault, Layer};
+use crate::lasting::Answer;
 use crate::plane::text;
 use crate::plant::Note;
 use crate::stream;
@@ -76,6 +77,12 @@ async fn answer(world: &Arc<World>, number: usize, request: Request<Incoming>) -
     let fault = if number == 0 { world.places.pass(asked.layer, &asked.site) } else { None };
     if number == 0 && world.places.api_away() {
         return Err(Cut);
+    }
+    match world.lasting(&asked.site) {
+        Some(Answer::Code(code)) => return Ok(refusal(code, "Injected", None)),
+        Some(Answer::Reset) => return Err(Cut),
+        Some(Answer::Silence) => std::future::pending().await,
+        None => {}
     }
     if let Some(answered) = instead(world, fault).await? {
         return Ok(answered);

@@ -225,7 +225,7 @@ async fn freeze(world: &Arc<World>) {
     world.show_freeze(made);
 }
 
-async fn patch(world: &Arc<World>, body: Value) {
+pub(crate) async fn patch(world: &Arc<World>, body: Value) {
     let (code, patched) = world.write(Method::PATCH, &world.object(), Some(&body)).await;
     assert_eq!(code, 200, "{patched}");
     world.show_runtime(patched);

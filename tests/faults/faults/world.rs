@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::api::Api;
+use crate::lasting::{Answer, Lasting};
 use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::places::Places;
@@ -52,6 +53,8 @@ pub(crate) struct World {
     pub(crate) pending: AtomicUsize,
     /// Pods go on though they say that they are paused.
     lies: AtomicBool,
+    /// What is answered in the same way all the time.
+    lasting: watch::Sender<Option<Lasting>>,
     /// The kinds that the first operator's present process watches.
     watching: watch::Sender<HashSet<String>>,
 }
@@ -92,6 +95,7 @@ impl World {
             writes: Mutex::default(),
             pending: AtomicUsize::new(0),
             lies: AtomicBool::new(false),
+            lasting: watch::Sender::default(),
             watching: watch::Sender::default(),
         });
         let namespace = json!({ "metadata": { "name": ns, "labels": { "faults": ns } } });
@@ -181,6 +185,16 @@ impl World {
 
     pub(crate) fn lies(&self) -> bool {
         self.lies.load(Ordering::SeqCst)
+    }
+
+    /// From now on a request is answered in this way, or as ever.
+    pub(crate) fn stay(&self, lasting: Option<Lasting>) {
+        self.lasting.send_replace(lasting);
+    }
+
+    /// How a request is answered at present, if not as ever.
+    pub(crate) fn lasting(&self, site: &str) -> Option<Answer> {
+        self.lasting.borrow().filter(|lasting| site.starts_with(lasting.site)).map(|lasting| lasting.answer)
     }
 
     /// The first operator watches this now.
