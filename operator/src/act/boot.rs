@@ -59,6 +59,10 @@ impl Actor {
                     return Err(Error::Conflict { what });
                 };
                 must_be_ours(&what, &there, runtime_uid)?;
+                if there.resource_version() == boot.replaces {
+                    // It is as it was seen, and the API server refuses all the same.
+                    return Err(Error::Conflict { what });
+                }
                 return Ok(Swapped::Found(BootConfigMap::read(&there)));
             }
             Err(error) if is_immutable(&error) => {

@@ -60,7 +60,7 @@ impl Wanted {
     }
 }
 
-/// What the pods wait for, but for their number.
+/// What the pods wait for and are given, but for their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate {
     /// Others may take their place now.
@@ -69,6 +69,8 @@ pub(super) struct Gate {
     pub(super) trial: bool,
     /// The boot file in the store asks for what is wanted.
     pub(super) stored: bool,
+    /// What their disruption budget is to say.
+    pub(super) protection: Protection,
 }
 
 /// What is to be done with the children.
@@ -77,7 +79,6 @@ pub(super) fn plan(
     settings: &Settings,
     policy: &Policy,
     standings: &[Standing<'_>],
-    protection: Protection,
     gate: Gate,
     sketch: &mut Sketch,
     now: Timestamp,
@@ -88,7 +89,7 @@ pub(super) fn plan(
         return Wanted { changes_pods: seen.agent == AgentText::Unknown, ..Wanted::withheld(replicas) };
     };
     let mut wanted = Wanted { fault: blueprint.fault.clone(), ..Wanted::withheld(replicas) };
-    let open = open_ports(seen);
+    let (open, protection) = (open_ports(seen), gate.protection);
     let stand = |drawn: &Drawn| drawn.is_of(protection, &open) && all_stand(seen, policy, drawn, replicas);
     if wanted.fault.is_some() {
         return wanted;

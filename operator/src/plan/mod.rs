@@ -75,9 +75,13 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
         let blueprint = sketch.blueprint(seen, settings).filter(|blueprint| rollout::must_drain(seen, blueprint));
         let undrained = policy.desired == Desired::Running && blueprint.is_some();
         let untried = blueprint.is_some_and(|blueprint| !rollout::is_tried(seen, blueprint));
-        let gate =
-            children::Gate { replaced: !waits && !undrained, trial: undrained && untried, stored: decided.is_stored() };
-        children::plan(seen, settings, &policy, &standings, protection, gate, sketch, now)
+        let gate = children::Gate {
+            replaced: !waits && !undrained,
+            trial: undrained && untried,
+            stored: decided.is_stored(),
+            protection,
+        };
+        children::plan(seen, settings, &policy, &standings, gate, sketch, now)
     };
     let scale = suspended::scale(seen, &policy, &effective, &wanted, now).filter(|_| !decided.unwritten);
     let reading = reading::Reading::of(seen, &decided, &effective, &hooks, &standings, &wanted, now);
