@@ -81,6 +81,9 @@ impl Governed<'_> {
                 self.take_barrier(epoch, now).await;
             } else {
                 self.report(&seen, &plan).await?;
+                if plan.children.after_status {
+                    self.context.children.wake(self.owner.clone());
+                }
                 break;
             }
         }

@@ -122,6 +122,7 @@ pub(super) fn steps(seen: &Observed, effective: &Effective, wanted: Wanted, now:
         apply,
         delete,
         read_agent: read_in.is_some_and(|left| left.is_zero()),
+        after_status: false,
         again: again.into_iter().chain(read_in.filter(|left| !left.is_zero())).min(),
     }
 }

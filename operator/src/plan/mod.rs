@@ -111,7 +111,10 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
         scale: seen.deployment.as_ref().is_some_and(|deployment| deployment.wanted != wanted.replicas),
         agent: runtime.spec.agent.as_ref().is_some_and(|agent| agent.config_map_ref.is_some()),
     };
-    let children = children::steps(seen, &effective, wanted, now);
+    let mut children = children::steps(seen, &effective, wanted, now);
+    if status.as_ref().is_some_and(|status| status::claims_rest(status)) {
+        children.wait_for_status();
+    }
     Plan { boot: decided.write, children, outstanding, scale, orders, barrier, status, events, again }
 }
 

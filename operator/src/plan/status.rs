@@ -165,7 +165,7 @@ pub(super) fn kept_back(
 }
 
 /// Whether a status says that nothing runs.
-fn claims_rest(status: &AgentRuntimeStatus) -> bool {
+pub(super) fn claims_rest(status: &AgentRuntimeStatus) -> bool {
     matches!(status.state, Some(RuntimeState::Paused | RuntimeState::Stopped))
 }
 

@@ -54,11 +54,21 @@ pub struct ChildrenPlan {
     pub delete: Vec<DeleteChild>,
     /// The definition that `spec.agent.configMapRef` names is to be read.
     pub read_agent: bool,
+    /// The Deployment is to be applied once the status of this plan is written.
+    pub after_status: bool,
     /// When to look again though nothing happened.
     pub again: Option<Duration>,
 }
 
 impl ChildrenPlan {
+    /// Keeps the Deployment back. A pod that it makes while a status is on its way that says that nothing runs has not
+    /// acknowledged that, and may have mounted an older boot file.
+    pub(super) fn wait_for_status(&mut self) {
+        let count = self.apply.len();
+        self.apply.retain(|child| child.key.kind != ChildKind::Deployment || child.trial);
+        self.after_status = self.apply.len() < count;
+    }
+
     /// Whether there is something to do now.
     #[must_use]
     pub fn is_due(&self) -> bool {
