@@ -80,13 +80,16 @@ impl<'c> Governed<'c> {
         }
         let children = context.watches.children(owner, &uid);
         let (agent, agent_read) = agent(memory, &self.shown);
+        let deployment = deployment_key(&owner.name);
+        let shown = context.watches.deployment(owner, &uid);
+        memory.find_scaled(&deployment, children.own.get(&deployment), shown.as_ref());
         let facts = memory.children(&children.own);
         Observed {
             agent,
             agent_read,
             legible: self.shown.legible.clone(),
             outdated: memory.is_outdated(&runtime),
-            deployment: memory.deployment(&deployment_key(&owner.name), context.watches.deployment(owner, &uid)),
+            deployment: memory.deployment(&deployment, shown),
             runtime: memory.runtime(runtime),
             boot,
             children: facts,

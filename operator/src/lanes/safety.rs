@@ -149,11 +149,13 @@ impl Governed<'_> {
     }
 
     async fn scale(&self, scale: &Scale, now: Timestamp) {
+        self.lock().memory.scaling = Some(scale.replicas);
         let scaled = self.context.actor.scale(&self.owner.namespace, scale).await;
         let mut remembered = self.lock();
         let memory = &mut remembered.memory;
         match scaled {
             Ok(written) => {
+                memory.scaling = None;
                 let hash = memory.hash_of(&scale.deployment).unwrap_or_default();
                 memory.applied(&scale.deployment, hash, written);
                 self.mended("deployment_scaled", memory.faults.scale.take());

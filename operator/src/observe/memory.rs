@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, ConfigMapKey};
 use jiff::Timestamp;
@@ -9,6 +10,9 @@ use kube::ResourceExt as _;
 
 use super::{AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, DeploymentFacts, Faults};
 use crate::trace::Transition;
+
+/// How long a watch may be behind a write: after that it is believed, whatever has become of the store's versions.
+const BEHIND: Duration = Duration::from_secs(60);
 
 /// One object's recent writes.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +44,9 @@ pub struct Memory {
     /// For the trace of the epoch in force.
     pub transition: Transition,
     /// When the object was last reconciled.
-    pub visited: Option<std::time::Instant>,
+    pub visited: Option<Instant>,
+    /// The number of pods that a change was tried for whose outcome is not known.
+    pub scaling: Option<i32>,
     /// Visits of the safety lane that failed in a row.
     pub failures: u32,
 }
@@ -75,6 +81,10 @@ struct AppliedChild {
     uid: Option<String>,
     /// The number of pods, of a Deployment.
     replicas: Option<i32>,
+    /// When it was written.
+    written: Instant,
+    /// The watch has shown it since.
+    caught_up: bool,
     /// The watch still shows what was before.
     pending: bool,
 }
@@ -135,7 +145,10 @@ impl Memory {
         self.seen.clone_from(seen);
         for (key, applied) in &mut self.children {
             let shown = seen.get(key).map(|child| child.resource_version.as_str());
-            applied.pending = applied.pending && applied.is_ahead_of(shown);
+            // A watch that is out of order may go back once more.
+            let gone = shown.is_none() && applied.caught_up;
+            applied.pending = !gone && applied.written.elapsed() < BEHIND && applied.is_ahead_of(shown);
+            applied.caught_up |= !applied.pending;
         }
         self.children.retain(|key, applied| applied.pending || seen.contains_key(key));
         let keys = seen.keys().chain(self.children.keys());
@@ -156,6 +169,19 @@ impl Memory {
             // What was changed while no operator ran is told by who owns its fields alone.
             (None, Some(seen)) => Some(ChildFacts { drifted: seen.edited, ..ChildFacts::shown(seen) }),
             (_, None) => None,
+        }
+    }
+
+    /// Takes a change of the number of pods for our own that was tried and is shown, and whose answer was lost: else it would
+    /// be taken for somebody else's, and the Deployment applied once more.
+    pub fn find_scaled(&mut self, key: &ChildKey, seen: Option<&SeenChild>, shown: Option<&DeploymentFacts>) {
+        let tried = self.scaling.filter(|tried| shown.is_some_and(|shown| shown.wanted == *tried));
+        let (Some(_), Some(seen), Some(applied)) = (tried, seen, self.children.get_mut(key)) else { return };
+        let next = applied.version.parse::<i64>().ok().and_then(|version| version.checked_add(1));
+        if next.is_some() && next == seen.version.parse().ok() {
+            applied.version.clone_from(&seen.version);
+            applied.resource_version.clone_from(&seen.resource_version);
+            self.scaling = None;
         }
     }
 
@@ -181,7 +207,18 @@ impl Memory {
     pub fn applied(&mut self, key: &ChildKey, hash: String, written: WrittenChild) {
         let WrittenChild { uid, version, resource_version, replicas } = written;
         let shown = self.seen.get(key).map(|child| child.resource_version.clone());
-        let mut applied = AppliedChild { hash, shown, version, resource_version, uid, replicas, pending: true };
+        let written = Instant::now();
+        let mut applied = AppliedChild {
+            hash,
+            shown,
+            version,
+            resource_version,
+            uid,
+            replicas,
+            written,
+            caught_up: false,
+            pending: true,
+        };
         // A write that changed nothing leaves nothing to wait for, and one that the watch has shown already.
         applied.pending = applied.is_ahead_of(applied.shown.as_deref());
         self.children.insert(key.clone(), applied);
@@ -356,6 +393,20 @@ mod tests {
         before.values_mut().for_each(|child| child.resource_version = "9".to_owned());
         let shown = memory.children(&before);
         assert_eq!((shown[&key()].hash.as_deref(), shown[&key()].drifted), (Some("h"), false), "the watch is believed");
+    }
+
+    #[test]
+    fn scale_whose_answer_was_lost_is_known_by_what_is_shown() {
+        let mut memory = Memory::default();
+        let _ = memory.children(&seen("1"));
+        memory.applied(&key(), "h".to_owned(), written("1"));
+        memory.scaling = Some(0);
+        let shown = seen("2");
+        let facts = |wanted| DeploymentFacts { wanted, ..DeploymentFacts::default() };
+        memory.find_scaled(&key(), shown.get(&key()), Some(&facts(3)));
+        assert!(memory.children(&shown)[&key()].drifted, "somebody else wrote another number");
+        memory.find_scaled(&key(), shown.get(&key()), Some(&facts(0)));
+        assert!(!memory.children(&shown)[&key()].drifted);
     }
 
     #[test]

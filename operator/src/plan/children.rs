@@ -206,9 +206,12 @@ fn all_stand(seen: &Observed, policy: &Policy, drawn: &Drawn, replicas: i32) -> 
 /// alone.
 fn pods_differ(seen: &Observed, policy: &Policy, key: &ChildKey, hash: &str, replicas: i32) -> bool {
     let number = seen.deployment.as_ref().is_some_and(|deployment| deployment.wanted != replicas);
-    differs(seen, key, hash)
-        || strategy_must_change(seen, policy, replicas)
-        || (number && policy.desired != Desired::Stopped)
+    // Another leader may have taken the pods away. What somebody changes of a Deployment without pods is put right with
+    // the next start.
+    let rests = policy.desired == Desired::Stopped && replicas == 0 && !number;
+    let facts = seen.children.get(key);
+    let differs = facts.is_none_or(|facts| (facts.drifted && !rests) || facts.hash.as_deref() != Some(hash));
+    differs || strategy_must_change(seen, policy, replicas) || (number && policy.desired != Desired::Stopped)
 }
 
 /// How many pods are wanted. While paused the number may fall and not rise; a stop takes the pods away

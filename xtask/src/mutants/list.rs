@@ -296,8 +296,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "29",
         file: "operator/src/observe/memory.rs",
-        from: "applied.pending = applied.pending && applied.is_ahead_of(shown);",
-        to: "applied.pending = applied.pending && (shown.is_none() || shown.is_some());",
+        from: "!gone && applied.written.elapsed() < BEHIND && applied.is_ahead_of(shown);",
+        to: "!gone && applied.written.elapsed() < BEHIND;",
         guard: Guard::Lib,
         test: "a_child_counts_as_applied_until_the_watch_moves_on",
     },
