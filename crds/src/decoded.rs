@@ -100,7 +100,7 @@ struct Bare {
     metadata: ObjectMeta,
 }
 
-/// Without the parts that only pods are made from; else without its status, which the operator writes anew.
+/// Without the parts that only pods are made from; else without its status, which the operator writes again.
 impl Salvage for AgentRuntime {
     fn salvage(fields: &Fields<'_>) -> Option<Self> {
         let spec: Fields<'_> = serde_json::from_str(fields.get("spec")?.get()).ok()?;

@@ -85,7 +85,7 @@ async fn a_pause_of_the_python_example_outlives_kill_9_and_a_new_process_waits_f
 }
 
 #[tokio::test]
-async fn a_brake_of_the_python_example_outlives_kill_9_and_an_epoch_that_does_not_name_it() {
+async fn python_example_keeps_a_brake_over_kill_9_and_an_unrelated_epoch() {
     let data = folder("brake");
     let client = Client::new(Duration::from_secs(2));
     let brake = wire::BrakeCommand {

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 /// Objects in one page of a list: large lists are not to stand in memory as a whole.
 const PAGE: u32 = 50;
 
-/// Watches a kind in these namespaces, or in all if none is given, and begins anew what fails, ever more slowly.
+/// Watches a kind in these namespaces, or in all if none is given, and begins again what fails, ever more slowly.
 pub(crate) fn watch<K>(
     client: &Client,
     namespaces: &[String],

@@ -369,7 +369,7 @@ mod tests {
         turns.into_iter().for_each(|owner| agenda.end(owner, Again::Failed(Duration::ZERO), now));
         assert_eq!(agenda.turns(now, 8, 2).0.len(), 2, "no more hold a place until their deadline");
         agenda.urge(all[7].clone());
-        assert_eq!(agenda.turns(now, 8, 2).0, [all[7].clone()], "what is asked anew does not wait for the others");
+        assert_eq!(agenda.turns(now, 8, 2).0, [all[7].clone()], "what is asked again does not wait for the others");
         agenda.wake(Owner { namespace: "well".to_owned(), name: "well".to_owned() });
         let (turns, _) = agenda.turns(now, 8, 2);
         assert_eq!(turns.len(), 1, "who is well is visited all the same");

@@ -8,7 +8,7 @@ use crate::space::{PATIENCE, SYSTEM, Space, attempt, eventually, kubectl, runtim
 
 /// Deeper than what most parsers of JSON read, also those of these tests: of such an object they ask kubectl for parts.
 const LEVELS: usize = 200;
-/// After `demo` by the alphabet: the watch of statuses, which begins anew at what it cannot read, shows the other first.
+/// After `demo` by the alphabet: the watch of statuses, which begins again at what it cannot read, shows the other first.
 const DEEP: &str = "nested";
 
 /// An object that cannot be read by the tests that come after, and so goes also when this one fails.

@@ -66,7 +66,7 @@ struct Half {
     /// How many records have been written; the half with the higher number holds.
     number: u64,
     record: Record,
-    /// SHA-256 of the number and of the record as a version without brakes reads it: that version computes it anew,
+    /// SHA-256 of the number and of the record as a version without brakes reads it: that version computes it again,
     /// and would take a half of which this was the sum of more for one that was cut off, and believe the other.
     sum: String,
     /// SHA-256 of the number and the whole record, if that has brakes.

@@ -183,7 +183,7 @@ fn a_half_written_record_with_brakes_leaves_the_one_before() {
         for record in [&record(1), &overwritten, &record(5)] {
             fence.write(record).unwrap();
         }
-        // Its half is written anew, and cut off at every byte.
+        // Its half is written again, and cut off at every byte.
         let before = std::fs::read(&path).unwrap();
         fence.write(&braked(6)).unwrap();
         let after = std::fs::read(&path).unwrap();

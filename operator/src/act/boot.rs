@@ -23,7 +23,7 @@ impl Actor {
     /// Creates or replaces it by compare-and-swap, and gives what stands in the store then.
     ///
     /// One of ours that the watch does not show, as it lost its labels, is found by its name and mended. One that was made
-    /// immutable is made anew. What is not ours is left alone, whatever it says.
+    /// immutable is made again. What is not ours is left alone, whatever it says.
     ///
     /// # Errors
     /// [`Error::NameTaken`] when it belongs to somebody else, a conflict when somebody else wrote first, or what the API

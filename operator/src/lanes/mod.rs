@@ -122,7 +122,7 @@ fn agent(memory: &mut Memory, shown: &Shown) -> (AgentText, Option<Timestamp>) {
     };
     memory.agent = memory.agent.take().filter(|read| read.from == *from);
     let Some(read) = &memory.agent else { return (AgentText::Unknown, None) };
-    // What was read for an earlier spec still stands; that it is read anew is due.
+    // What was read for an earlier spec still stands; that it is read again is due.
     let is_new = read.generation == shown.runtime.metadata.generation;
     (read.text.clone(), Some(read.at).filter(|_| is_new))
 }

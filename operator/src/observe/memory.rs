@@ -56,7 +56,7 @@ pub struct Memory {
 pub struct AgentRead {
     /// Where.
     pub from: ConfigMapKey,
-    /// For which generation of the spec, so that one that is new is read anew.
+    /// For which generation of the spec, so that one that is new is read again.
     pub generation: Option<i64>,
     /// What stood there.
     pub text: AgentText,
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn second_write_of_the_boot_file_is_believed_while_the_watch_is_behind_both() {
+    fn second_boot_write_is_believed_while_the_watch_is_behind_both() {
         let file = |version: &str| BootConfigMap { resource_version: version.to_owned(), file: None, hooks: None };
         let mut memory = Memory::default();
         let version = |memory: &mut Memory| memory.boot(Some(file("1"))).map(|boot| boot.resource_version);

@@ -22,7 +22,7 @@ pub(super) struct Decided {
     pub(super) write: Option<BootWrite>,
     /// The file in the store asks for something else and cannot be written now: pods are told nothing by it.
     pub(super) unwritten: bool,
-    /// There is no file, nor will there be: a pod that starts anew may obey another one, so nothing is called at rest.
+    /// There is no file, nor will there be: a pod that starts again may obey another one, so nothing is called at rest.
     pub(super) unfenced: bool,
 }
 

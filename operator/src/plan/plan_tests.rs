@@ -876,7 +876,7 @@ fn a_stop_that_takes_pods_away_is_not_taken_back_by_a_picture_from_before() {
     while world.step().scale.is_none() {
         before = world.clone();
     }
-    // The watch shows the pod of then, which was started anew and has said nothing yet, and the number of pods is known to
+    // The watch shows the pod of then, which was started again and has said nothing yet, and the number of pods is known to
     // have been written since.
     before.deployment.as_mut().unwrap().wanted = 0;
     before.contacts.clear();
@@ -1105,7 +1105,7 @@ fn object_that_is_being_deleted_is_paused_and_its_children_are_left_alone() {
         assert!(!plan.children.is_due() && plan.scale.is_none(), "{}", show(&plan));
     }
     assert_eq!((world.status().state, world.condition("Ready").as_str()), (Some(RuntimeState::Paused), "True Paused"));
-    // A boot file that is gone is not made anew: its namespace may be going too.
+    // A boot file that is gone is not made again: its namespace may be going too.
     world.boot = None;
     assert!(world.plan().boot.is_none());
     world.ask(DesiredState::Running);

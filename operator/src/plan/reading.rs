@@ -243,7 +243,7 @@ fn illegible(seen: &Observed) -> Option<Trouble> {
             format!("spec.agent or spec.template cannot be decoded, so pods stay as they are: {why}; nest less deeply"),
         )),
         Legible::MetadataAlone(why) => {
-            Some(("InvalidSpec", format!("the object cannot be decoded and is held as it was: {why}; apply it anew")))
+            Some(("InvalidSpec", format!("the object cannot be decoded and is held as it was: {why}; apply it again")))
         }
     }
 }

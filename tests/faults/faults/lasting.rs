@@ -168,7 +168,7 @@ async fn one(api: &Api, name: &str, folder: &std::path::Path, lasting: Lasting, 
     wrong
 }
 
-/// Has every child be applied anew: those that a spec cannot change are deleted.
+/// Has every child be applied again: those that a spec cannot change are deleted.
 async fn spoil(world: &Arc<World>) {
     for kind in ["services", "serviceaccounts", "poddisruptionbudgets", "networkpolicies"] {
         let path = format!("{}/{NAME}", world.path(kind));
