@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentRuntimeStatus};
 use jiff::{SignedDuration, Timestamp};
@@ -59,10 +59,13 @@ impl Context {
             memories.retain(|_, known| {
                 // One that is looked at now is in use.
                 let Ok(known) = known.try_lock() else { return true };
-                known.memory.visited.is_none_or(|visited| visited.elapsed() < FORGET)
+                known.memory.visited.is_some_and(|visited| visited.elapsed() < FORGET)
             });
         }
-        Arc::clone(memories.entry(uid.to_owned()).or_default())
+        // One that is gone before its first visit is forgotten too.
+        let mut first = Remembered::default();
+        first.memory.visited = Some(Instant::now());
+        Arc::clone(memories.entry(uid.to_owned()).or_insert_with(|| Arc::new(Mutex::new(first))))
     }
 
     /// Who has pods and is no object that is known: deleted, and its pods are on their way out.
@@ -75,9 +78,12 @@ impl Context {
     pub(crate) fn stored(&self, runtime: &AgentRuntime) -> Option<(Desired, i64)> {
         let uid = runtime.metadata.uid.as_deref().unwrap_or_default();
         let shown = self.watches.boot(&Owner::of(runtime), uid);
-        let remembered = self.remembered(uid);
-        let remembered = remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = remembered.memory.newest_boot(shown)?.file?;
+        let known = self.memories.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned();
+        let boot = match known {
+            Some(known) => known.lock().unwrap_or_else(PoisonError::into_inner).memory.newest_boot(shown),
+            None => shown,
+        };
+        let file = boot?.file?;
         (file.runtime_uid == uid).then_some((file.state, file.epoch))
     }
 

@@ -109,7 +109,13 @@ impl Governed<'_> {
                 Ok(true)
             }
             Ok(Swapped::Found(found)) => {
-                self.lock().memory.wrote_boot(found);
+                let mut remembered = self.lock();
+                remembered.memory.wrote_boot(found);
+                // Somebody who writes it all the time is told of like any other failure.
+                let error = act::Error::Conflict { what: format!("ConfigMap {}", boot.name) };
+                let fault = &mut remembered.memory.faults.boot;
+                fault::note_safety(fault, &boot.demand, &error, now);
+                self.tell("boot_file_unwritable", &error, fault.as_ref());
                 Ok(false)
             }
             Err(error @ act::Error::Deposed) => Err(error),
@@ -155,7 +161,6 @@ impl Governed<'_> {
         let memory = &mut remembered.memory;
         match scaled {
             Ok(written) => {
-                memory.scaling = None;
                 let hash = memory.hash_of(&scale.deployment).unwrap_or_default();
                 memory.applied(&scale.deployment, hash, written);
                 self.mended("deployment_scaled", memory.faults.scale.take());

@@ -208,6 +208,8 @@ impl Memory {
         let WrittenChild { uid, version, resource_version, replicas } = written;
         let shown = self.seen.get(key).map(|child| child.resource_version.clone());
         let written = Instant::now();
+        // The outcome of any earlier change is known by this one.
+        self.scaling = None;
         let mut applied = AppliedChild {
             hash,
             shown,
