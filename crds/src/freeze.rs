@@ -28,6 +28,8 @@ use crate::window::HeldState;
     printcolumn(name = "State", type_ = "string", json_path = ".spec.state"),
     printcolumn(name = "Matched", type_ = "integer", json_path = ".status.matched"),
     printcolumn(name = "Reached", type_ = "integer", json_path = ".status.reached"),
+    printcolumn(name = "Holding", type_ = "string", json_path = ".status.conditions[?(@.type=='Holding')].status"),
+    printcolumn(name = "Idle", type_ = "string", json_path = ".status.conditions[?(@.type=='Idle')].status"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Unreachable", type_ = "integer", json_path = ".status.unreachable", priority = 1),
@@ -71,7 +73,7 @@ pub struct AgentFreezeSpec {
     #[schemars(extend("format" = "date-time"), regex(pattern = MOMENT))]
     pub expires_at: Option<String>,
 
-    /// How many runtimes go back to work each second once it has ended; all at once if left out.
+    /// How many runtimes go back to work each second once it has ended; 100 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub resume_per_second: Option<i32>,
@@ -103,13 +105,30 @@ pub struct AgentFreezeStatus {
     pub reached: i32,
     /// Of them, those with a pod that cannot be asked.
     pub unreachable: i32,
+    /// The pods of those that it holds, by what each said last.
+    pub pods: FreezePods,
     /// At most 50 of those that have not reached it, as namespace/name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub pending: Vec<String>,
-    /// Ready always; Reconciling and Stalled only while true.
+    /// Holding, Idle and Ready always; Reconciling and Stalled only while true. Holding: each pod holds on disk, so that
+    /// nothing begins. Idle: nothing is in flight either. Ready: each runtime's status says so, by what the API server stores.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// The pods that a freeze is to hold.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FreezePods {
+    /// All that exist.
+    pub total: i32,
+    /// Of them, those that hold on disk: nothing begins in them, whatever crashes.
+    pub holding: i32,
+    /// Of those, the ones in which nothing is in flight either.
+    pub idle: i32,
+    /// Of all, those that do not answer, or may not be called.
+    pub unreachable: i32,
 }
 
 /// The schema of a label selector, with the bounds that let the API server weigh its rules.

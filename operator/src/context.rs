@@ -1,13 +1,14 @@
 //! What every visit and every watch works with.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crds::{AgentRuntime, AgentRuntimeStatus};
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
-use lifecycle::Desired;
+use lifecycle::{BootFile, Desired};
 use tokio::sync::Notify;
 
 use crate::act::dispatch::Dispatcher;
@@ -15,8 +16,10 @@ use crate::act::keys::{KeySecret, Keyring};
 use crate::act::{self, Actor};
 use crate::fleet::known::Fleet;
 use crate::lanes::Remembered;
+use crate::observe::Nonce;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
+use crate::plan::freeze_pods::PodCounts;
 use crate::plan::{KeyStep, Reach, Settings, key_step};
 use crate::queue::Queue;
 use crate::runtimes::Runtimes;
@@ -44,6 +47,10 @@ pub(crate) struct Context {
     /// Who is looked at next by each lane.
     pub(crate) safety: Queue,
     pub(crate) children: Queue,
+    pub(crate) brakes: Queue,
+    /// Tells the brakes of this process from those of any other, and of each look from those of the others.
+    pub(crate) process: Arc<str>,
+    pub(crate) looks: AtomicU64,
     /// Something that a freeze's status tells of may have changed.
     pub(crate) report: Notify,
 }
@@ -68,14 +75,34 @@ impl Context {
         Arc::clone(memories.entry(uid.to_owned()).or_insert_with(|| Arc::new(Mutex::new(first))))
     }
 
+    /// What a brake of this look is named by.
+    pub(crate) fn nonce(&self) -> Nonce {
+        Nonce { process: Arc::clone(&self.process), look: self.looks.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// Who has pods and is no object that is known: deleted, and its pods are on their way out.
     pub(crate) fn orphans(&self) -> Vec<Owner> {
         let owners = self.watches.pod_owners().into_iter();
         owners.filter(|owner| self.runtimes.get(owner).is_none() && self.watches.has_pods(owner)).collect()
     }
 
-    /// The state and the epoch of an object's boot file, as it was written or is shown last.
+    /// How the pods of an object stand to a freeze that asks for this state.
+    pub(crate) fn pods_held(&self, runtime: &AgentRuntime, asked: Desired) -> PodCounts {
+        let pods = self.watches.pods(&Owner::of(runtime));
+        let contacts = self.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str()));
+        let file = self.stored_file(runtime);
+        let live = pods.iter().filter(|pod| !pod.ended);
+        let counts = live.map(|pod| PodCounts::of(pod, contacts.get(&pod.uid), file.as_ref(), asked));
+        counts.fold(PodCounts::default(), PodCounts::and)
+    }
+
+    /// The state and the epoch of an object's boot file in the store.
     pub(crate) fn stored(&self, runtime: &AgentRuntime) -> Option<(Desired, i64)> {
+        self.stored_file(runtime).map(|file| (file.state, file.epoch))
+    }
+
+    /// An object's boot file, as it was written or is shown last.
+    fn stored_file(&self, runtime: &AgentRuntime) -> Option<BootFile> {
         let uid = runtime.metadata.uid.as_deref().unwrap_or_default();
         let shown = self.watches.boot(&Owner::of(runtime), uid);
         let known = self.memories.lock().unwrap_or_else(PoisonError::into_inner).get(uid).cloned();
@@ -83,8 +110,7 @@ impl Context {
             Some(known) => known.lock().unwrap_or_else(PoisonError::into_inner).memory.newest_boot(shown),
             None => shown,
         };
-        let file = boot?.file?;
-        (file.runtime_uid == uid).then_some((file.state, file.epoch))
+        boot?.file.filter(|file| file.runtime_uid == uid)
     }
 
     /// Notes how long a transition took, once: when its status is first written as reached.

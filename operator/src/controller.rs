@@ -1,5 +1,6 @@
 //! Wires watches, plans and writes together. No rule lives here.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::watches::Watches;
 
 /// The first pause after the key Secret could not be kept.
 const BACKOFF: Duration = Duration::from_millis(50);
+/// Looks for brakes at once. None of them waits for anything.
+const LOOKS: usize = 8;
 /// How often the key Secret is read.
 const LOOK_AT_KEYS: Duration = Duration::from_secs(10);
 
@@ -60,12 +63,12 @@ pub async fn run(
     telemetry: Arc<Telemetry>,
     stop: CancellationToken,
 ) {
-    let queue = Queue::default();
+    let (queue, brakes) = (Queue::default(), Queue::default());
     telemetry.set_concurrency(config.reconcile_concurrency);
     let dispatcher = Dispatcher::new(
         config.command_concurrency,
         config.poll_concurrency,
-        queue.clone(),
+        (queue.clone(), brakes.clone()),
         Arc::clone(&telemetry),
         Arc::clone(&keyring),
         exec,
@@ -91,6 +94,9 @@ pub async fn run(
         runtimes: Arc::default(),
         safety: queue.clone(),
         children: Queue::default(),
+        brakes,
+        process: format!("{:016x}", rand::random::<u64>()).into(),
+        looks: AtomicU64::new(0),
         report: Notify::new(),
     });
     let counted = Arc::clone(&context);
@@ -149,7 +155,10 @@ async fn follow_runtimes(config: &Config, context: &Context, queue: &Queue) {
                     note_undecodable("AgentRuntime", object);
                 }
                 let touched = context.runtimes.take_in(event, |owner| context.watches.has_pods(owner));
-                touched.into_iter().for_each(|owner| queue.urge(owner));
+                for owner in touched {
+                    context.brakes.urge(owner.clone());
+                    queue.urge(owner);
+                }
             }
             Err(error) => tracing::warn!(kind = "AgentRuntime", %error, "watch_failed"),
         }
@@ -176,5 +185,6 @@ async fn reconcile_all(config: &Config, context: &Arc<Context>, stop: &Cancellat
             context.children.run(places, stop, |owner| Arc::clone(context).visit_children(owner)).await;
         }
     };
-    tokio::join!(safety, children);
+    let brakes = context.brakes.run(LOOKS, stop, |owner| Arc::clone(context).visit_brakes(owner));
+    tokio::join!(brakes, safety, children);
 }

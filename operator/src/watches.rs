@@ -124,6 +124,12 @@ impl Watches {
         self.pods.owners()
     }
 
+    /// The UID of every pod that is known.
+    pub(crate) fn pod_uids(&self) -> Vec<String> {
+        let owners = self.pods.owners();
+        owners.iter().flat_map(|owner| self.pods.of(owner)).map(|pod| pod.uid.clone()).collect()
+    }
+
     /// Whether it has a pod that has not ended.
     pub(crate) fn has_pods(&self, owner: &Owner) -> bool {
         self.pods.of(owner).iter().any(|pod| !pod.ended)

@@ -1,5 +1,7 @@
 //! Calls to pods: bounded, one at a time for each pod, with deadline, backoff and jitter. Answers wake the owner.
 
+mod brakes;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -51,8 +53,15 @@ struct Inner {
     follows: Turns,
     /// Hooks, which pauses wait for.
     hooks: Turns,
+    /// Brakes, and those to pods whose last call failed.
+    brakes: Turns,
+    failing: Turns,
+    /// Connects within less time: it sets brakes alone.
+    swift: Client,
     state: Mutex<State>,
     queue: Queue,
+    /// Whose brakes are to be looked at.
+    onsets: Queue,
     telemetry: Arc<Telemetry>,
     keyring: Arc<Keyring>,
 }
@@ -66,13 +75,13 @@ struct State {
 
 impl Dispatcher {
     /// At most `commands` at once, and `polls` of each other kind of call, half of them of one owner; owners of answers are
-    /// put into `queue`.
+    /// put into the first queue, and those whose brakes are not set into the second.
     /// By `exec` commands are run in pods, which takes a client that is not cut off by silence.
     #[must_use]
     pub fn new(
         commands: u16,
         polls: u16,
-        queue: Queue,
+        (queue, onsets): (Queue, Queue),
         telemetry: Arc<Telemetry>,
         keyring: Arc<Keyring>,
         exec: Option<kube::Client>,
@@ -84,8 +93,12 @@ impl Dispatcher {
             polls: Turns::new(polls),
             follows: Turns::new(polls),
             hooks: Turns::new(polls),
+            brakes: Turns::new(brakes::BRAKES),
+            failing: Turns::new(brakes::FAILING),
+            swift: Client::new(brakes::CONNECT),
             state: Mutex::default(),
             queue,
+            onsets,
             telemetry,
             keyring,
         };
@@ -111,7 +124,7 @@ impl Dispatcher {
     pub fn forget(&self, uid: &str) {
         let mut state = self.inner.lock();
         state.contacts.remove(uid);
-        state.slots.end(uid);
+        state.slots.forget(uid);
     }
 
     /// Starts a call unless the one under way serves as well: a hook ends a status request, a command both, and a
@@ -120,6 +133,8 @@ impl Dispatcher {
     #[must_use]
     pub fn submit(&self, owner: &Owner, order: Order, span: Span) -> bool {
         let rank = match &order.call {
+            Call::Brake { .. } => return self.brake(owner, order, span),
+            Call::Command { body, verb: Verb::Start | Verb::Resume } => Rank::Loosening(body.epoch),
             Call::Command { body, .. } => Rank::Command(body.epoch),
             Call::Hook { turn, .. } => Rank::Hook(turn.epoch),
             Call::Ask { .. } => Rank::Ask,
@@ -148,7 +163,7 @@ impl Dispatcher {
 impl Inner {
     async fn run(self: Arc<Self>, owner: Owner, mut order: Order, id: u64, planned: Instant) {
         let turns = match &mut order.call {
-            Call::Command { .. } => &self.commands,
+            Call::Command { .. } | Call::Brake { .. } => &self.commands,
             Call::Hook { .. } => &self.hooks,
             Call::Ask { after: None } => &self.polls,
             Call::Ask { after } => {
@@ -197,6 +212,8 @@ impl Inner {
                 // What is followed is asked anew at once, whatever it said.
                 self.record(order, id, begun, outcome) || after.is_some()
             }
+            // They go another way.
+            Call::Brake { .. } => false,
         }
     }
 
@@ -294,8 +311,28 @@ impl Inner {
         self.note(order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let now = Timestamp::now();
         let mut state = self.lock();
-        let State { slots, contacts, said } = &mut *state;
-        let Ended::Current { asked_again } = slots.ended(&order.pod, id) else { return true };
+        let Ended::Current { asked_again } = state.slots.ended(&order.pod, id) else { return true };
+        if let (Err(_), Call::Command { body, .. }) = (&outcome, &order.call) {
+            state.contacts.entry(order.pod.clone()).or_default().failed_epoch = body.epoch;
+        }
+        let failed = outcome.is_err();
+        let known = state.hear(order, now, outcome);
+        if failed && let Some(contact) = state.contacts.get_mut(&order.pod) {
+            contact.next_attempt = contact.failing_since.map(|_| now + pause(contact.failures));
+        }
+        // What a plan has seen since the question may be newer than the answer.
+        !known || asked_again
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Notes what a call to a pod came to. True if it says what was known.
+    fn hear(&mut self, order: &Order, now: Timestamp, outcome: Result<Status, Error>) -> bool {
+        let Self { contacts, said, .. } = self;
         let contact = contacts.entry(order.pod.clone()).or_default();
         contact.ended += 1;
         match heard(outcome) {
@@ -303,32 +340,23 @@ impl Inner {
                 let forward = contact.answer.as_ref().filter(|a| *a.boot_id == *status.boot_id);
                 if forward.is_some_and(|a| a.status.epoch > status.epoch) {
                     // Answers may overtake each other; an acknowledgement only moves forward.
-                    return true;
+                    return false;
                 }
                 let mut heard = Heard::new(status, now, order.container.clone(), order.ready);
                 said.share(&mut heard.status);
                 let known = contact.failing_since.is_none() && contact.answer.as_ref().is_some_and(|a| a.says(&heard));
-                let (hook, ended) = (contact.hook.take(), contact.ended);
-                *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
-                // What a plan has seen since the question may be newer than the answer.
-                !known || asked_again
+                let Contact { hook, brake, ended, .. } = std::mem::take(contact);
+                *contact = Contact { answer: Some(Arc::new(heard)), hook, brake, ended, ..Contact::default() };
+                known
             }
             Err(error) => {
                 contact.failures = contact.failures.saturating_add(1);
                 // One from the future was noted before the clock was put back.
                 contact.failing_since = contact.failing_since.filter(|since| *since <= now).or(Some(now));
-                if let Call::Command { body, .. } = &order.call {
-                    contact.failed_epoch = body.epoch;
-                }
                 contact.error = Some(cut(&error.to_string(), LONGEST_ERROR));
-                contact.next_attempt = Some(now + pause(contact.failures));
-                true
+                false
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -360,7 +388,7 @@ mod tests {
 
     fn dispatcher() -> Dispatcher {
         let keyring = Arc::new(Keyring::new(Arc::default()));
-        Dispatcher::new(1, 1, Queue::default(), Arc::default(), keyring, None)
+        Dispatcher::new(1, 1, Default::default(), Arc::default(), keyring, None)
     }
 
     fn owner() -> Owner {

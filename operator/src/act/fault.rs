@@ -21,6 +21,7 @@ impl Error {
             }
             Self::NameTaken { whose, .. } => Cause::NameTaken { message: whose.clone() },
             Self::Conflict { .. }
+            | Self::NotEnded { .. }
             | Self::Deposed
             | Self::Api { .. }
             | Self::Timeout { .. }

@@ -36,10 +36,20 @@ struct Item {
 
 #[derive(PartialEq, Message)]
 struct Meta {
+    #[prost(string, tag = "3")]
+    namespace: String,
     #[prost(string, tag = "5")]
     uid: String,
     #[prost(map = "string, string", tag = "11")]
     labels: HashMap<String, String>,
+}
+
+/// What is read of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) namespace: String,
+    pub(super) uid: String,
+    pub(super) labels: HashMap<String, String>,
 }
 
 /// What every object is wrapped in.
@@ -116,7 +126,7 @@ enum Place {
 
 impl Page {
     /// Takes what has arrived, and hands on the objects that are whole.
-    fn read(&mut self, data: Bytes, found: &mut impl FnMut(String, HashMap<String, String>)) -> Result<(), Foreign> {
+    fn read(&mut self, data: Bytes, found: &mut impl FnMut(Found)) -> Result<(), Foreign> {
         self.rest.extend_from_slice(&data);
         while self.step(found)? {}
         Ok(())
@@ -132,7 +142,7 @@ impl Page {
     }
 
     /// Reads what comes next, if it is there as a whole.
-    fn step(&mut self, found: &mut impl FnMut(String, HashMap<String, String>)) -> Result<bool, Foreign> {
+    fn step(&mut self, found: &mut impl FnMut(Found)) -> Result<bool, Foreign> {
         match self.place {
             Place::Magic if self.rest.len() < MAGIC.len() => return Ok(false),
             Place::Magic if !self.rest.starts_with(MAGIC) => return Err(Foreign::Unmarked),
@@ -166,7 +176,8 @@ impl Page {
             (Place::List { .. }, LIST_METADATA) => self.token = PageMeta::decode(field)?.token,
             (Place::List { .. }, LIST_ITEM) => {
                 let metadata = Item::decode(field)?.metadata.unwrap_or_default();
-                found(metadata.uid, metadata.labels);
+                let Meta { namespace, uid, labels } = metadata;
+                found(Found { namespace, uid, labels });
             }
             _ => {}
         }
@@ -201,7 +212,7 @@ impl Page {
     }
 }
 
-/// Asks for one page of a list, hands on the UID and labels of each object as it arrives, and gives the token of the
+/// Asks for one page of a list, hands on the namespace, UID and labels of each object as it arrives, and gives the token of the
 /// next page. An object without metadata counts: as none that is known.
 ///
 /// # Errors
@@ -210,7 +221,7 @@ pub(super) async fn list(
     client: &Client,
     path: &str,
     params: &ListParams,
-    mut found: impl FnMut(String, HashMap<String, String>),
+    mut found: impl FnMut(Found),
 ) -> Result<Option<String>, kube::Error> {
     let mut request = Request::new(path).list(params).map_err(kube::Error::BuildRequest)?.map(Body::from);
     request.headers_mut().insert(ACCEPT, LIST);
@@ -267,22 +278,21 @@ mod tests {
         items: Vec<Item>,
     }
 
-    type Found = Vec<(String, HashMap<String, String>)>;
-
     /// What a page says that arrives in pieces of this size.
-    fn read(answer: &Bytes, piece: usize) -> Result<(Option<String>, Found), Foreign> {
+    fn read(answer: &Bytes, piece: usize) -> Result<(Option<String>, Vec<Found>), Foreign> {
         let (mut page, mut found) = (Page::default(), Vec::new());
         for piece in answer.chunks(piece) {
-            page.read(Bytes::copy_from_slice(piece), &mut |uid, labels| found.push((uid, labels)))?;
+            page.read(Bytes::copy_from_slice(piece), &mut |one| found.push(one))?;
         }
         page.end().map(|token| (token, found))
     }
 
-    fn list() -> (List, Found) {
+    fn list() -> (List, Vec<Found>) {
         let labels = HashMap::from([("app".to_owned(), "demo".repeat(70))]);
-        let meta = Meta { uid: "uid-1".to_owned(), labels: labels.clone() };
+        let (namespace, uid) = ("agents".to_owned(), "uid-1".to_owned());
+        let meta = Meta { namespace: namespace.clone(), uid: uid.clone(), labels: labels.clone() };
         let items = vec![Item { metadata: Some(meta) }, Item::default()];
-        let found = vec![("uid-1".to_owned(), labels), (String::new(), HashMap::new())];
+        let found = vec![Found { namespace, uid, labels }, Found::default()];
         (List { metadata: Some(PageMeta { token: "next".to_owned() }), items }, found)
     }
 

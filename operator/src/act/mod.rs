@@ -1,7 +1,9 @@
 //! Carries out the steps of plans: writes to the API server. It decides nothing.
 
+mod barrier;
 pub(crate) mod boot;
 mod children;
+mod confirm;
 pub mod dispatch;
 pub mod events;
 mod exec;
@@ -11,7 +13,6 @@ mod lists;
 mod metadata;
 mod said;
 mod slots;
-mod store;
 mod turns;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use tracing::{Instrument as _, Span};
 
 use self::boot::Swapped;
+use self::confirm::LastFreezes;
 use self::events::Announcer;
 use self::lists::Lists;
 use crate::lease::Tenure;
@@ -60,6 +62,12 @@ pub enum Error {
         what: String,
         /// Whose it is.
         whose: String,
+    },
+    /// The clocks differ: a freeze does not end before the API server's clock says so.
+    #[error("AgentFreeze {freeze} has not ended by the API server's clock: set this node's clock right")]
+    NotEnded {
+        /// Which freeze.
+        freeze: String,
     },
     /// Another replica may act meanwhile, from a newer picture.
     #[error("the Lease has run out since it was renewed last")]
@@ -103,6 +111,7 @@ impl Error {
         match self {
             Self::Conflict { .. } => "conflict",
             Self::NameTaken { .. } => "name_taken",
+            Self::NotEnded { .. } => "not_ended",
             Self::Deposed => "deposed",
             Self::Api { .. } => "api",
             Self::Timeout { .. } => "timeout",
@@ -118,6 +127,7 @@ pub struct Actor {
     client: Client,
     announcer: Announcer,
     lists: Arc<Lists>,
+    freezes: Arc<LastFreezes>,
     tenure: Tenure,
 }
 
@@ -125,7 +135,7 @@ impl Actor {
     /// An actor that writes by this client, but for Events, while its tenure lasts.
     #[must_use]
     pub fn new(client: Client, announcer: Announcer, tenure: Tenure) -> Self {
-        Self { client, announcer, lists: Arc::default(), tenure }
+        Self { client, announcer, lists: Arc::default(), freezes: Arc::default(), tenure }
     }
 
     /// Writes the boot ConfigMap, once the store shows what the write is planned from. Gives what stands there then.

@@ -1,4 +1,4 @@
-//! Which calls are under way: one to each pod, and when their answers wake an owner.
+//! Which calls are under way: one to each pod and a brake beside it, and when their answers wake an owner.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -17,6 +17,8 @@ const GATHER_EACH: Duration = Duration::from_micros(100);
 #[derive(Default)]
 pub(super) struct Slots {
     slots: HashMap<String, Slot>,
+    /// The brakes under way, by pod UID.
+    brakes: HashMap<String, Brake>,
     /// Calls under way to the pods of each owner.
     calls: HashMap<Owner, usize>,
     /// Owners that are woken within `GATHER`.
@@ -34,6 +36,15 @@ struct Slot {
     task: AbortHandle,
 }
 
+/// The one brake under way to a pod.
+struct Brake {
+    owner: Owner,
+    number: u64,
+    /// What it is released by.
+    id: String,
+    task: AbortHandle,
+}
+
 /// Whether an ended call speaks for its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
@@ -43,12 +54,21 @@ pub(super) enum Ended {
     Replaced,
 }
 
-/// What a call is, in the order in which one takes another's place; with its epoch.
+/// What a call is, in the order in which one takes another's place; with its epoch. What holds a pod is not ended by what
+/// lets it run: that waits until the call has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     Ask,
     Hook(i64),
+    Loosening(Option<i64>),
     Command(Option<i64>),
+}
+
+impl Rank {
+    /// Whether a brake ends it, and it is not begun beside one.
+    fn yields(self) -> bool {
+        matches!(self, Self::Ask | Self::Loosening(_))
+    }
 }
 
 impl Slots {
@@ -56,6 +76,10 @@ impl Slots {
     pub(super) fn begin(&mut self, pod: &str, owner: &Owner, rank: Rank, call: impl FnOnce(u64) -> AbortHandle) {
         if let Some(slot) = self.slots.get_mut(pod).filter(|slot| rank <= slot.rank) {
             slot.asked_again = true;
+            return;
+        }
+        if rank.yields() && self.brakes.contains_key(pod) {
+            // Its answer has a plan made anew.
             return;
         }
         self.end(pod);
@@ -74,8 +98,48 @@ impl Slots {
         Ended::Current { asked_again }
     }
 
+    /// Begins a brake, by its number, unless that very one is under way to the pod. Another one ends.
+    pub(super) fn brake(&mut self, pod: &str, owner: &Owner, id: &str, call: impl FnOnce(u64) -> AbortHandle) {
+        if self.brakes.get(pod).is_some_and(|brake| brake.id == id) {
+            return;
+        }
+        self.end_brake(pod);
+        if self.slots.get(pod).is_some_and(|slot| slot.rank.yields()) {
+            self.end(pod);
+        }
+        self.last += 1;
+        let number = self.last;
+        *self.calls.entry(owner.clone()).or_default() += 1;
+        let brake = Brake { owner: owner.clone(), number, id: id.to_owned(), task: call(number) };
+        self.brakes.insert(pod.to_owned(), brake);
+    }
+
+    /// Notes that a brake has ended.
+    pub(super) fn braked(&mut self, pod: &str, number: u64) -> Ended {
+        if self.brakes.get(pod).is_none_or(|brake| brake.number != number) {
+            return Ended::Replaced;
+        }
+        if let Some(brake) = self.brakes.remove(pod) {
+            self.count_down(&brake.owner);
+        }
+        Ended::Current { asked_again: false }
+    }
+
+    /// Ends every call to a pod that is gone.
+    pub(super) fn forget(&mut self, pod: &str) {
+        self.end(pod);
+        self.end_brake(pod);
+    }
+
+    fn end_brake(&mut self, pod: &str) {
+        if let Some(brake) = self.brakes.remove(pod) {
+            self.count_down(&brake.owner);
+            brake.task.abort();
+        }
+    }
+
     /// Ends the call to a pod, if there is one.
-    pub(super) fn end(&mut self, pod: &str) {
+    fn end(&mut self, pod: &str) {
         if let Some(slot) = self.vacate(pod) {
             slot.task.abort();
         }
@@ -83,13 +147,17 @@ impl Slots {
 
     fn vacate(&mut self, pod: &str) -> Option<Slot> {
         let slot = self.slots.remove(pod)?;
-        if let Entry::Occupied(mut calls) = self.calls.entry(slot.owner.clone()) {
+        self.count_down(&slot.owner);
+        Some(slot)
+    }
+
+    fn count_down(&mut self, owner: &Owner) {
+        if let Entry::Occupied(mut calls) = self.calls.entry(owner.clone()) {
             *calls.get_mut() -= 1;
             if *calls.get() == 0 {
                 calls.remove();
             }
         }
-        Some(slot)
     }
 
     /// When an owner is woken by an answer; none if another answer sees to it.

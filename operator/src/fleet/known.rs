@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crds::{AgentFreeze, AgentRuntime};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use tokio::sync::watch;
@@ -13,6 +13,9 @@ use crate::observe::decoded::Decoded;
 use crate::observe::fleet::{FleetView, Labels, Turn, Unknown};
 use crate::observe::index::Owner;
 use crate::plan::freezes;
+
+/// An end that is seen later than this has come before this process looked.
+const SEEN_LATE: SignedDuration = SignedDuration::from_secs(5);
 
 /// The objects of the fleet, as often as they are asked for.
 pub(crate) type Runtimes<'a> = &'a dyn Fn() -> Vec<Arc<AgentRuntime>>;
@@ -325,7 +328,7 @@ impl State {
         let resumed = |ended: &Ended| freezes::all_resumed(&ended.freeze, ended.at, ended.places.len()) <= now;
         let live = &self.freezes.live;
         self.ended.retain(|ended| live.contains_key(&ended.freeze.name_any()) || !resumed(ended));
-        if freeze.spec.resume_per_second.is_some() && !self.has_ended(freeze) {
+        if !self.has_ended(freeze) {
             self.note_end(freeze, now, runtimes);
         }
     }
@@ -347,12 +350,22 @@ impl State {
             .freezes
             .live
             .values()
-            .filter(|freeze| freeze.spec.resume_per_second.is_some() && !self.has_ended(freeze))
+            .filter(|freeze| !self.has_ended(freeze))
             .filter_map(|freeze| Some((Arc::clone(freeze), freezes::expires(freeze).filter(|end| *end <= now)?)))
             .collect();
         for (freeze, at) in expired {
             self.note_end(&freeze, at, runtimes);
+            // It ended before this process began to look: those that it still holds go on from now.
+            if now.duration_since(at) > SEEN_LATE
+                && let Some(ended) = self.ended.last_mut()
+            {
+                let held = freezes::held(&freeze, &runtimes());
+                ended.places.retain(|owner, _| held.contains(owner));
+                ended.at = now;
+            }
         }
+        let gone = |ended: &Ended| freezes::all_resumed(&ended.freeze, ended.at, ended.places.len()) <= now;
+        self.ended.iter_mut().filter(|ended| gone(ended)).for_each(|ended| ended.places.clear());
     }
 
     fn note_end(&mut self, freeze: &Arc<AgentFreeze>, at: Timestamp, runtimes: Runtimes<'_>) {

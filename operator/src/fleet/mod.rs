@@ -1,6 +1,7 @@
 //! Follows freezes and namespaces, and writes the freezes' statuses. No rule lives here.
 
 pub(crate) mod known;
+mod report;
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -15,7 +16,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::act;
 use crate::config::Config;
@@ -35,10 +36,6 @@ const RELIST_NAMESPACES: Duration = Duration::from_secs(300);
 /// The pause after a failed list or watch; it doubles up to `BACKOFF_MAX`.
 const BACKOFF: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Changes of runtimes within this time make one status of a freeze.
-const GATHER: Duration = Duration::from_millis(500);
-/// With nothing to wait for.
-const LONG: Duration = Duration::from_secs(300);
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
 
@@ -52,7 +49,7 @@ pub(crate) async fn follow(config: &Config, context: &Arc<Context>, queue: &Queu
     }
     let (freezes, namespaces) = (follow_freezes(context, queue), follow_namespaces(context, queue));
     if config.watch_namespaces.is_empty() {
-        tokio::join!(freezes, namespaces, report(context));
+        tokio::join!(freezes, namespaces, report::keep(context));
     } else {
         tokio::join!(freezes, namespaces);
     }
@@ -128,34 +125,9 @@ fn spread(context: &Context, queue: &Queue, changed: Changed) {
             || spaces.contains(runtime.namespace().as_deref().unwrap_or_default())
             || changed.freezes.iter().any(may)
     };
-    for runtime in context.runtimes.all().iter().filter(|runtime| concerned(runtime)) {
-        queue.urge(Owner::of(runtime));
-    }
-}
-
-/// Keeps the freezes' statuses.
-async fn report(context: &Arc<Context>) {
-    loop {
-        let end = context.fleet.next_end(Timestamp::now());
-        let left = end.and_then(|end| Duration::try_from(end.duration_since(Timestamp::now())).ok());
-        // Either way it is looked at: a notice, or an end that has come.
-        let _ = timeout(left.unwrap_or(LONG).min(LONG), context.report.notified()).await;
-        sleep(GATHER).await;
-        let Some(picture) = context.fleet.picture() else { continue };
-        let runtimes = context.runtimes.all();
-        let orphans = context.orphans();
-        for freeze in &picture.freezes {
-            let all = runtimes.iter().map(AsRef::as_ref);
-            let stored = |runtime: &AgentRuntime| context.stored(runtime);
-            let status = freezes::report(freeze, all, &picture.namespaces, stored, &orphans, Timestamp::now());
-            let Some(status) = status else { continue };
-            match context.actor.report_freeze(freeze, &status).await {
-                Ok(written) => context.fleet.wrote(freeze, written),
-                Err(error) => {
-                    tracing::debug!(freeze = %freeze.name_any(), %error, "freeze_status_unwritten");
-                    context.report.notify_one();
-                }
-            }
-        }
-    }
+    let concerned: Vec<Owner> =
+        context.runtimes.all().iter().filter(|runtime| concerned(runtime)).map(|runtime| Owner::of(runtime)).collect();
+    // All are braked before anything is written for one.
+    concerned.iter().for_each(|owner| context.brakes.urge(owner.clone()));
+    concerned.into_iter().for_each(|owner| queue.urge(owner));
 }

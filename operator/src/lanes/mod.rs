@@ -1,9 +1,10 @@
-//! The two lanes of an object, each with a queue of its own. Neither waits for the other.
+//! The lanes of an object, each with a queue of its own. None waits for another.
 //!
-//! The safety lane brings pause, stop and freeze to the pods and says in status what they acknowledged. It does not
+//! Before all others its pods are braked, which takes no write. The safety lane brings pause, stop and freeze to the pods and says in status what they acknowledged. It does not
 //! depend on anything that only children need. The children's lane applies what the pods are made from; what fails there
 //! is told by the safety lane, and tried again for as long as it lasts.
 
+mod brakes;
 mod children;
 mod safety;
 
@@ -65,10 +66,12 @@ impl<'c> Governed<'c> {
         let seen = self.observe(memory, now);
         let plan = plan_with(&seen, &self.context.settings, now, sketch);
         memory.faults.retain(&plan.outstanding);
+        memory.onset.clone_from(&plan.brakes.onset);
         Look { seen, plan, now }
     }
 
-    fn observe(&self, memory: &mut Memory, now: Timestamp) -> Observed {
+    /// What is asked of the object, and its pods: all that brakes are planned from.
+    fn observe_demand(&self, memory: &mut Memory, now: Timestamp) -> Observed {
         let (context, owner) = (self.context, &self.owner);
         let runtime = Arc::clone(&self.shown.runtime);
         let uid = runtime.uid().unwrap_or_default();
@@ -78,35 +81,45 @@ impl<'c> Governed<'c> {
             // The epoch is older than this process: nothing is kept back for its sake.
             memory.epoch_since = boot.as_ref().and_then(|b| b.file.as_ref()).map(|f| (f.epoch, Timestamp::UNIX_EPOCH));
         }
+        Observed {
+            legible: self.shown.legible.clone(),
+            outdated: memory.is_outdated(&runtime),
+            boot,
+            faults: memory.faults.clone(),
+            contacts: context.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str())),
+            pods,
+            epoch_since: memory.epoch_since,
+            keys: context.keyring.public(),
+            fleet: context.fleet.view(owner, now, &|| context.runtimes.all()),
+            onset: memory.onset.clone(),
+            nonce: context.nonce(),
+            ..Observed::of(memory.runtime(runtime))
+        }
+    }
+
+    fn observe(&self, memory: &mut Memory, now: Timestamp) -> Observed {
+        let (context, owner) = (self.context, &self.owner);
+        let demand = self.observe_demand(memory, now);
+        let uid = demand.runtime.uid().unwrap_or_default();
         let children = context.watches.children(owner, &uid);
         let (agent, agent_read) = agent(memory, &self.shown);
         let deployment = deployment_key(&owner.name);
         let shown = context.watches.deployment(owner, &uid);
         memory.find_scaled(&deployment, children.own.get(&deployment), shown.as_ref());
-        let facts = memory.children(&children.own);
         Observed {
             agent,
             agent_read,
-            legible: self.shown.legible.clone(),
-            outdated: memory.is_outdated(&runtime),
             deployment: memory.deployment(&deployment, shown),
-            runtime: memory.runtime(runtime),
-            boot,
-            children: facts,
+            children: memory.children(&children.own),
             foreign: children.foreign,
             unlisted: context.watches.unsynced(),
-            faults: memory.faults.clone(),
             tried: memory.tried.clone(),
-            contacts: context.dispatcher.contacts(pods.iter().map(|pod| pod.uid.as_str())),
-            pods,
             barrier: memory.barrier.clone(),
-            epoch_since: memory.epoch_since,
             first_seen: Some(*memory.first_seen.get_or_insert(now)),
             reported: memory.reported,
-            keys: context.keyring.public(),
             claim_size: context.watches.claim_size(owner),
             protected_since: context.watches.protected_since(owner, &uid),
-            fleet: context.fleet.view(owner, now, &|| context.runtimes.all()),
+            ..demand
         }
     }
 }
@@ -136,6 +149,11 @@ impl Context {
     /// A visit of the safety lane.
     pub(crate) async fn visit_safety(self: Arc<Self>, owner: Owner) -> Again {
         safety::visit(&self, &owner).await
+    }
+
+    /// A look at an object for brakes.
+    pub(crate) async fn visit_brakes(self: Arc<Self>, owner: Owner) -> Again {
+        brakes::visit(&self, &owner)
     }
 
     /// A visit of the children's lane.

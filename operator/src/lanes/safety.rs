@@ -65,6 +65,11 @@ impl Governed<'_> {
         let mut again = Duration::from_secs(1);
         for _ in 0..ROUNDS {
             let Look { seen, mut plan, now } = self.look();
+            self.order(std::mem::take(&mut plan.brakes.orders));
+            if plan.brakes.again.is_some() {
+                // Its pods are braked though this visit may wait for a write by then.
+                self.context.brakes.wake(self.owner.clone());
+            }
             if let Some(boot) = &plan.boot
                 && !self.swap_boot(&seen, boot, now).await?
             {
@@ -130,7 +135,7 @@ impl Governed<'_> {
     }
 
     /// Hands calls to the dispatcher, which does not wait for them.
-    fn order(&self, orders: Vec<Order>) {
+    pub(super) fn order(&self, orders: Vec<Order>) {
         let (context, owner) = (self.context, &self.owner);
         let mut outdated = false;
         for order in orders {

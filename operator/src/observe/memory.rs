@@ -8,7 +8,7 @@ use crds::{AgentRuntime, ConfigMapKey};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::{AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, DeploymentFacts, Faults};
+use super::{AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, DeploymentFacts, Faults, Onset};
 use crate::trace::Transition;
 
 /// How long a watch may be behind a write: after that it is believed, whatever has become of the store's versions.
@@ -33,6 +33,8 @@ pub struct Memory {
     pub first_seen: Option<Timestamp>,
     /// When a status was written last.
     pub reported: Option<Timestamp>,
+    /// Since when the object is to be held, and the brakes made for it.
+    pub onset: Option<Onset>,
     /// The last epoch whose length was noted.
     pub measured: Option<i64>,
     /// What fails.

@@ -1,5 +1,6 @@
 //! What was seen: plain data that a plan is made from. Nothing here decides anything.
 
+pub mod brake;
 pub mod child;
 pub mod decoded;
 pub mod fault;
@@ -16,9 +17,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use lifecycle::BootFile;
+use lifecycle::brake::MAX_BRAKES;
 use lifecycle::wire::{Holder, Status};
 use serde::{Deserialize, Serialize};
 
+pub use brake::{BrakeOutcome, BrakeReply, Nonce, Onset, Step};
 pub use fault::{Cause, Fault, Faults, Outstanding};
 
 use crate::plan::HOOKS_ANNOTATION;
@@ -71,6 +74,10 @@ pub struct Observed {
     pub protected_since: Option<Timestamp>,
     /// The freezes that may hold it.
     pub fleet: fleet::FleetView,
+    /// Since when it is to be held, as the last plan had it.
+    pub onset: Option<Onset>,
+    /// What a new brake is named by.
+    pub nonce: Nonce,
 }
 
 impl Observed {
@@ -100,6 +107,8 @@ impl Observed {
             claim_size: None,
             protected_since: None,
             fleet: fleet::FleetView::default(),
+            onset: None,
+            nonce: Nonce::default(),
         }
     }
 }
@@ -324,6 +333,8 @@ pub struct Contact {
     pub failed_epoch: Option<i64>,
     /// How the last hook went. Boxed, since there are thousands of pods and most have no hook.
     pub hook: Option<Box<HookOutcome>>,
+    /// How the last brake went. Boxed for the same reason.
+    pub brake: Option<Box<BrakeOutcome>>,
     /// Calls that have ended.
     pub ended: u64,
 }
@@ -408,6 +419,8 @@ fn bounded(status: Status) -> Status {
         holds: few(status.holds, 8),
         held_by: holders.map(|h| Holder { execution: short(h.execution), node: short(h.node) }).collect(),
         keys: few(status.keys, 8),
+        brakes: status.brakes.map(|ids| few(ids, MAX_BRAKES)),
+        features: few(status.features, 8),
         drain_deadline: status.drain_deadline.map(short),
         message: status.message.map(|message| cut(&message, MESSAGE)),
         boot_id: short(status.boot_id),

@@ -27,6 +27,10 @@ pub(super) struct Effective {
     pub(super) source: String,
     /// What decided.
     pub(super) kind: Kind,
+    /// The UID and the generation of the freeze that decided; none if something else did.
+    pub(super) freeze: Option<(String, i64)>,
+    /// A freeze holds it, whatever decided.
+    pub(super) frozen: bool,
     /// The reason that people gave for it.
     pub(super) why: String,
     /// How many go back to work each second after the freeze that decided.
@@ -78,6 +82,8 @@ struct Claim {
     deadline_seconds: i64,
     why: String,
     resume_per_second: Option<i32>,
+    /// The UID and the generation of a freeze.
+    freeze: Option<(String, i64)>,
 }
 
 impl Claim {
@@ -90,6 +96,7 @@ impl Claim {
             deadline_seconds: own.deadline_seconds,
             why: String::new(),
             resume_per_second: None,
+            freeze: None,
         }
     }
 
@@ -137,6 +144,7 @@ pub(super) fn decide(seen: &Observed, drains: bool, now: Timestamp) -> Effective
             effective.source =
                 present(runtime).map_or_else(|| "FreezesUnknown".to_owned(), |(source, _)| source.to_owned());
             (effective.policy, effective.kind, effective.why) = (floor, Kind::Kept, String::new());
+            effective.freeze = None;
             effective.resume_per_second = runtime.status.as_ref().and_then(|status| status.resume_per_second);
         }
         let said_at = unknown.since + PATIENCE;
@@ -246,6 +254,7 @@ fn from_freezes(
             name: hold.name,
             why: hold.why,
             resume_per_second: hold.resume_per_second,
+            freeze: Some(hold.of),
         });
     };
     for freeze in &fleet.freezes {
@@ -260,7 +269,8 @@ fn from_freezes(
         }
     }
     // A turn only puts off: it never holds again what has gone back to work.
-    let commanded = in_force(seen).map_or(Desired::Running, |file| file.state);
+    let braked = seen.onset.as_ref().map_or(Desired::Running, |onset| onset.state);
+    let commanded = in_force(seen).map_or(Desired::Running, |file| file.state).max(braked);
     for hold in fleet.turns.iter().filter_map(|turn| freezes::turn(turn, now)) {
         if commanded >= hold.desired {
             take(hold);
@@ -280,6 +290,8 @@ fn most_severe(claims: Vec<Claim>, own: Policy, disabled: bool) -> Effective {
     Effective {
         source: winner.map_or_else(|| "Spec".to_owned(), Claim::source),
         kind: winner.map_or(Kind::Spec, |claim| claim.kind),
+        freeze: winner.and_then(|claim| claim.freeze.clone()),
+        frozen: claims.iter().any(|claim| claim.kind == Kind::Freeze),
         why: winner.map(|claim| claim.why.clone()).unwrap_or_default(),
         resume_per_second: winner.and_then(|claim| claim.resume_per_second),
         policy: Policy { desired, mode, deadline_seconds, ..own },

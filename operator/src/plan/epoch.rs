@@ -13,7 +13,7 @@ use super::policy::{Policy, in_force, is_left_alone};
 use super::settings::Settings;
 use super::spans::since;
 use super::steps::{BootWrite, Confirm};
-use super::{faults, keys, manifest};
+use super::{faults, keys, manifest, releases};
 use crate::observe::{HookRecord, Observed};
 
 /// The boot file in force after this plan, and the write that makes it so.
@@ -54,6 +54,9 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
     let asked = |file: &&BootFile| policy.is_in(file) && file.resume_nonce == nonce;
     let kept = current.filter(asked).filter(|file| file.epoch >= known || !may_raise(seen, file, now));
     let kept = kept.filter(|file| !is_contradicted(seen, file));
+    // Pods that hold more than is asked for are let go of by another epoch.
+    let frees = kept.is_some_and(|file| releases::are_due(seen, file, policy, now));
+    let kept = kept.filter(|_| !frees);
     let (file, same) = match kept {
         Some(file) if file.keys == keys => {
             (file.clone(), seen.boot.as_ref().is_some_and(|boot| boot.hooks == hooks.record))
@@ -63,7 +66,14 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
         None => {
             let epoch = current.map_or(0, |file| file.epoch).max(known).saturating_add(1);
             let release_epoch = release_epoch(seen, current, epoch);
-            (BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) }, false)
+            let file = BootFile { keys, release_epoch, resume_nonce: nonce, ..policy.file(runtime, epoch) };
+            // A file that tightens is not confirmed, and lets go of nothing that another one did not.
+            let releases = if frees || loosens(current, &file) {
+                releases::listed(seen, current)
+            } else {
+                releases::carried(seen, current)
+            };
+            (BootFile { releases, ..file }, false)
         }
     };
     if same {
@@ -72,12 +82,15 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
     if current.is_none() && runtime.metadata.deletion_timestamp.is_some() {
         return without_file(seen, policy, known);
     }
-    if !faults::is_due(seen.faults.boot.as_ref(), &demand(&file), now) {
+    // What pods hold by is to be known before they are let go of.
+    let unheard = loosens(current, &file) && releases::unheard(seen);
+    if unheard || !faults::is_due(seen.faults.boot.as_ref(), &demand(&file), now) {
         let stored = current.cloned().unwrap_or_else(|| policy.file(runtime, known));
         return Decided { file: stored, write: None, unwritten: kept.is_none(), unfenced: false };
     }
     let record = if kept.is_some() { hooks.record.clone() } else { hooks.resumed(file.epoch) };
-    let confirm = lets_run(current, &file).then_some(Confirm { freezes: settings.obey_freezes });
+    let confirms = loosens(current, &file) || names_more(current, &file);
+    let confirm = confirms.then_some(Confirm { freezes: settings.obey_freezes });
     Decided { write: Some(write(seen, &file, record, confirm)), file, unwritten: false, unfenced: false }
 }
 
@@ -98,7 +111,7 @@ fn without_file(seen: &Observed, policy: &Policy, known: i64) -> Decided {
 }
 
 /// The highest epoch that may have been given out.
-fn known(seen: &Observed, current: Option<&BootFile>) -> i64 {
+pub(super) fn known(seen: &Observed, current: Option<&BootFile>) -> i64 {
     let status = seen.runtime.status.as_ref().map_or(0, |s| s.epoch);
     // What this process has written may have been read by a pod that nobody has heard from since.
     let written = seen.epoch_since.map_or(0, |(epoch, _)| epoch);
@@ -142,12 +155,16 @@ fn is_disobeyed(seen: &Observed, file: &BootFile) -> bool {
     answers.into_iter().any(contradicts)
 }
 
-/// Whether the file lets run what another one holds back. It is confirmed whoever wrote that: a watch may be dead
-/// without a sign, and another leader may have said meanwhile that nothing runs.
-fn lets_run(current: Option<&BootFile>, next: &BootFile) -> bool {
+/// Whether the file holds in less than another one, or lets go of what pods hold themselves by. It is confirmed whoever
+/// wrote that: a watch may be dead without a sign, and another leader may have said meanwhile that nothing runs.
+fn loosens(current: Option<&BootFile>, next: &BootFile) -> bool {
     let Some(current) = current else { return next.state == Desired::Running && next.epoch > 1 };
-    let loosens = next.state == Desired::Running && current.state != Desired::Running;
-    loosens || next.release_epoch > current.release_epoch
+    next.state < current.state || next.release_epoch > current.release_epoch
+}
+
+/// Whether the file lets go of brakes that the present one does not.
+fn names_more(current: Option<&BootFile>, next: &BootFile) -> bool {
+    next.releases.iter().any(|id| !current.is_some_and(|file| file.releases.contains(id)))
 }
 
 fn write(seen: &Observed, file: &BootFile, hooks: Option<HookRecord>, confirm: Option<Confirm>) -> BootWrite {

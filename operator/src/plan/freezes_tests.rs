@@ -1,7 +1,8 @@
-//! Which objects a freeze selects, the order in which they go back to work, and what its status says.
+//! Which objects a freeze selects, and the order in which they go back to work.
 
 use crds::{AgentFreezeSpec, AgentRuntimeSpec, DesiredState};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelectorRequirement, Time};
+use crds::{AgentRuntimeStatus, RuntimeState};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 use proptest::prelude::*;
 
 use super::*;
@@ -36,20 +37,6 @@ fn spaces() -> BTreeMap<String, Labels> {
     BTreeMap::from([("shop".to_owned(), Labels::new())])
 }
 
-fn reported(freeze: &AgentFreeze, runtimes: &[AgentRuntime], now: Timestamp) -> AgentFreezeStatus {
-    report(freeze, runtimes.iter(), &spaces(), stored, &[], now).expect("there is something to write")
-}
-
-/// The boot file as the status tells of it.
-fn stored(runtime: &AgentRuntime) -> Option<(Desired, i64)> {
-    let status = runtime.status.as_ref()?;
-    Some((super::super::policy::desired(status.desired_state?), status.epoch))
-}
-
-fn said(status: &AgentFreezeStatus) -> Vec<String> {
-    status.conditions.iter().map(|c| format!("{} {} {}", c.type_, c.status, c.reason)).collect()
-}
-
 #[test]
 fn a_freeze_selects_by_the_labels_of_namespaces_and_of_runtimes() {
     let all = freeze(AgentFreezeSpec::default());
@@ -76,126 +63,6 @@ fn a_selector_that_cannot_be_read_selects_nobody_knows_what() {
     assert_eq!(selects(&freeze, Some(&Labels::new()), &Labels::new()), None);
 }
 
-#[test]
-fn it_is_ready_when_each_runtime_that_it_selects_has_acknowledged() {
-    let stop = freeze(AgentFreezeSpec::default());
-    let paused = runtime("a", DesiredState::Paused, Some(RuntimeState::Paused));
-    let pausing = runtime("b", DesiredState::Paused, Some(RuntimeState::Pausing));
-    // Held by a person in its pod, while the operator wants it to run: nothing keeps it there.
-    let local = runtime("c", DesiredState::Running, Some(RuntimeState::Paused));
-    let status = reported(&stop, &[paused.clone(), local, pausing], at(0));
-    assert_eq!((status.matched, status.reached, status.unreachable), (3, 1, 0));
-    assert_eq!(status.pending, ["shop/b", "shop/c"]);
-    assert_eq!(said(&status), ["Ready False Freezing", "Reconciling True Freezing"]);
-    let stopped = runtime("b", DesiredState::Stopped, Some(RuntimeState::Stopped));
-    let status = reported(&stop, &[paused, stopped], at(0));
-    assert_eq!((status.matched, status.reached, said(&status)), (2, 2, vec!["Ready True Frozen".to_owned()]));
-}
-
-#[test]
-fn paused_is_not_enough_for_a_freeze_that_stops() {
-    let stop = freeze(AgentFreezeSpec { state: HeldState::Stopped, ..AgentFreezeSpec::default() });
-    let paused = runtime("a", DesiredState::Paused, Some(RuntimeState::Paused));
-    assert_eq!(reported(&stop, &[paused], at(0)).reached, 0);
-    let stopped = runtime("a", DesiredState::Stopped, Some(RuntimeState::Stopped));
-    assert_eq!(reported(&stop, &[stopped], at(0)).reached, 1);
-}
-
-#[test]
-fn a_runtime_that_cannot_be_asked_makes_it_unknown_and_an_overdue_drain_stalls_it() {
-    let stop = freeze(AgentFreezeSpec::default());
-    let lost = runtime("a", DesiredState::Paused, Some(RuntimeState::Unknown));
-    let status = reported(&stop, &[lost], at(0));
-    assert_eq!((status.unreachable, said(&status)[0].as_str()), (1, "Ready Unknown RuntimesUnreachable"));
-    let mut overdue = runtime("a", DesiredState::Paused, Some(RuntimeState::Pausing));
-    overdue.status.as_mut().unwrap().conditions.push(Condition {
-        type_: "Stalled".to_owned(),
-        status: "True".to_owned(),
-        reason: "DrainDeadlineExceeded".to_owned(),
-        message: String::new(),
-        observed_generation: None,
-        last_transition_time: Time(at(0)),
-    });
-    let status = reported(&stop, &[overdue], at(0));
-    assert_eq!(said(&status), ["Ready False DrainDeadlineExceeded", "Stalled True DrainDeadlineExceeded"]);
-}
-
-#[test]
-fn an_expired_freeze_holds_nothing_and_says_so() {
-    let mut stop = freeze(AgentFreezeSpec { expires_at: Some(at(60).to_string()), ..AgentFreezeSpec::default() });
-    let paused = [runtime("a", DesiredState::Paused, Some(RuntimeState::Paused))];
-    let before = reported(&stop, &paused, at(59));
-    assert_eq!(before.matched, 1);
-    stop.status = Some(before);
-    let after = reported(&stop, &paused, at(60));
-    assert_eq!(
-        (after.matched, said(&after)),
-        (0, vec!["Ready False Expired".to_owned(), "Stalled True Expired".to_owned()])
-    );
-    assert!(hold(&stop, at(59)).is_some() && hold(&stop, at(60)).is_none());
-}
-
-#[test]
-fn an_end_that_cannot_be_read_or_come_never_does_and_is_told() {
-    let paused = [runtime("a", DesiredState::Paused, Some(RuntimeState::Paused))];
-    for text in ["9999-12-31T23:59:59Z", "2020-01-01T00:00:00+99:99", "2020-01-01T00:00:00x5Z", "never", ""] {
-        let stop = freeze(AgentFreezeSpec { expires_at: Some(text.to_owned()), ..AgentFreezeSpec::default() });
-        assert!(hold(&stop, at(0)).is_some() && hold(&stop, Timestamp::MAX).is_some(), "{text}");
-        let status = reported(&stop, &paused, at(0));
-        assert_eq!(status.matched, 1);
-        assert!(status.conditions[0].message.ends_with("spec.expiresAt is no time that can come"), "{text}");
-    }
-    let ends = freeze(AgentFreezeSpec {
-        expires_at: Some("2020-01-01T02:00:00+02:00".to_owned()),
-        ..AgentFreezeSpec::default()
-    });
-    assert!(hold(&ends, "2019-12-31T23:59:59Z".parse().unwrap()).is_some());
-    assert!(hold(&ends, "2020-01-01T00:00:00Z".parse().unwrap()).is_none());
-}
-
-#[test]
-fn nothing_is_written_when_nothing_changes_and_at_most_fifty_are_listed() {
-    let mut stop = freeze(AgentFreezeSpec::default());
-    let many: Vec<_> =
-        (0..70).map(|n| runtime(&format!("r{n:02}"), DesiredState::Running, Some(RuntimeState::Running))).collect();
-    let first = reported(&stop, &many, at(0));
-    assert_eq!((first.matched, first.pending.len(), first.pending[0].as_str()), (70, 50, "shop/r00"));
-    stop.status = Some(first);
-    assert_eq!(report(&stop, many.iter(), &spaces(), stored, &[], at(500)), None);
-    assert_eq!(
-        report(&stop, many.iter().rev(), &spaces(), stored, &[], at(500)),
-        None,
-        "in whatever order they are looked at"
-    );
-}
-
-#[test]
-fn freeze_is_not_ready_while_pods_of_a_deleted_object_are_there() {
-    let orphan = [Owner { namespace: "shop".to_owned(), name: "gone".to_owned() }];
-    let status = |spec, orphans: &[Owner]| report(&freeze(spec), [].iter(), &spaces(), stored, orphans, at(0)).unwrap();
-    let all = AgentFreezeSpec { runtime_selector: Some(equals("a", "b")), ..AgentFreezeSpec::default() };
-    assert_eq!(said(&status(all.clone(), &[])), ["Ready True Frozen"]);
-    let held = status(all, &orphan);
-    assert_eq!(said(&held)[0], "Ready Unknown RuntimesUnreachable", "its labels are not known any more");
-    assert_eq!(held.pending, ["shop/gone"]);
-    let elsewhere = AgentFreezeSpec { namespace_selector: equals("team", "red"), ..AgentFreezeSpec::default() };
-    assert_eq!(said(&status(elsewhere, &orphan)), ["Ready True Frozen"]);
-}
-
-#[test]
-fn freeze_is_reached_by_a_status_of_the_epoch_in_the_store_alone() {
-    let stop = freeze(AgentFreezeSpec::default());
-    let mut runtime = runtime("demo", DesiredState::Paused, Some(RuntimeState::Paused));
-    runtime.status.as_mut().unwrap().epoch = 5;
-    let reached = |file: Option<(Desired, i64)>| {
-        report(&stop, [&runtime].into_iter(), &spaces(), |_| file, &[], at(0)).unwrap().reached
-    };
-    assert_eq!(reached(Some((Desired::Paused, 5))), 1);
-    assert_eq!(reached(Some((Desired::Running, 6))), 0, "it has been resumed since");
-    assert_eq!(reached(Some((Desired::Paused, 7))), 0, "the pods have not acknowledged this pause");
-    assert_eq!(reached(None), 0, "the file is lost");
-}
-
 proptest! {
     /// At most so many of those that a freeze held go back to work in any second, and each does.
     #[test]
@@ -207,7 +74,7 @@ proptest! {
         prop_assert_eq!(&places, &order(&freeze, many.iter().rev(), &spaces()), "another operator comes to the same order");
         let turns: Vec<Timestamp> = places
             .values()
-            .map(|rank| not_before(&freeze, at(0), *rank).unwrap())
+            .map(|rank| not_before(&freeze, at(0), *rank))
             .collect();
         for begin in 0..i64::try_from(count).unwrap() {
             let within = turns.iter().filter(|turn| **turn >= at(begin) && **turn < at(begin + 1)).count();
@@ -216,7 +83,7 @@ proptest! {
         prop_assert!(turns.iter().all(|turn| *turn <= all_resumed(&freeze, at(0), count)));
         for rank in places.values() {
             let place = Turn { freeze: std::sync::Arc::clone(&freeze), ended: at(0), rank: *rank };
-            let comes = not_before(&freeze, at(0), *rank).unwrap();
+            let comes = not_before(&freeze, at(0), *rank);
             prop_assert!(turn(&place, comes).is_none(), "its turn has come");
         }
     }

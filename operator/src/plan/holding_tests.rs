@@ -13,7 +13,7 @@ use crate::plan::status::PROGRESS;
 
 fn freeze(name: &str, state: HeldState, spec: AgentFreezeSpec) -> Arc<AgentFreeze> {
     let mut freeze = AgentFreeze::new(name, AgentFreezeSpec { state, ..spec });
-    freeze.metadata.uid = Some(format!("uid of {name}"));
+    freeze.metadata.uid = Some(format!("{name}-uid"));
     freeze.metadata.generation = Some(1);
     Arc::new(freeze)
 }
@@ -164,7 +164,7 @@ fn a_freeze_that_cancels_is_commanded_though_a_drain_is_under_way() {
         .iter()
         .map(|order| match &order.call {
             Call::Command { verb, body } => (*verb, body.mode),
-            Call::Ask { .. } | Call::Hook { .. } => panic!("it is to be commanded: {order:?}"),
+            Call::Ask { .. } | Call::Hook { .. } | Call::Brake { .. } => panic!("it is to be commanded: {order:?}"),
         })
         .collect();
     assert_eq!(modes, [(Verb::Pause, Some(DrainMode::Cancel)); 2]);

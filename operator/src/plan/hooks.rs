@@ -65,7 +65,8 @@ pub(super) fn decide(seen: &Observed, effective: &Effective, now: Timestamp) -> 
                 return Hooks { holds: true, under_way: Some((HookKind::PrePause, unheard(seen))), ..keep };
             }
             let record = begun.unwrap_or_else(|| HookRecord {
-                turn: HookTurn { hook: HookKind::PrePause, epoch, begun: now },
+                // The same in each plan, also while the record cannot be written.
+                turn: HookTurn { hook: HookKind::PrePause, epoch, begun: seen.onset.as_ref().map_or(now, |o| o.begun) },
                 left: running(seen, file),
             });
             let hooks = go_on(seen, file, hook, record, now);

@@ -202,7 +202,7 @@ fn a_command_is_run_in_the_named_container_or_in_the_agents() {
 fn deed(order: Order) -> Option<Deed> {
     match order.call {
         Call::Hook { deed, .. } => Some(deed),
-        Call::Command { .. } | Call::Ask { .. } => None,
+        Call::Command { .. } | Call::Ask { .. } | Call::Brake { .. } => None,
     }
 }
 

@@ -15,6 +15,12 @@ pub const MANAGED_BY: &str = "agentruntime-operator";
 /// Holds the hash of the manifest that was applied, without the rollout strategy.
 pub const HASH_ANNOTATION: &str = "agents.hive.dev/manifest-hash";
 
+/// The labels by which all pods are found that the operator has made.
+#[must_use]
+pub fn managed() -> String {
+    format!("app.kubernetes.io/managed-by={MANAGED_BY},{RUNTIME_LABEL}")
+}
+
 /// The labels by which the pods of these objects are found.
 #[must_use]
 pub fn selector(runtimes: &[String]) -> String {

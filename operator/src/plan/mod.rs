@@ -2,11 +2,14 @@
 
 mod agent;
 mod blueprint;
+mod brakes;
 mod children;
 mod conditions;
 mod effective;
 mod epoch;
 mod faults;
+pub mod freeze_pods;
+pub mod freeze_status;
 pub mod freezes;
 mod hooks;
 mod keys;
@@ -17,6 +20,7 @@ mod policy;
 mod protection;
 mod quantity;
 mod reading;
+mod releases;
 mod rollout;
 mod settings;
 mod sketch;
@@ -32,11 +36,13 @@ use lifecycle::Desired;
 
 use crate::observe::{Observed, Outstanding};
 
+pub use brakes::{BrakePlan, brakes};
 pub use children::{STRATEGY_ANNOTATION, TEMPLATE_ANNOTATION};
 pub use epoch::HOOKS_ANNOTATION;
 pub use faults::said;
+pub(crate) use freezes::ended;
 pub use keys::{KeyFacts, Reach, Signer, Step as KeyStep, step as key_step};
-pub use manifest::{HASH_ANNOTATION, MANAGED_BY, selector};
+pub use manifest::{HASH_ANNOTATION, MANAGED_BY, managed, selector};
 pub use names::{boot_name, claim_name, deployment_key, deployment_name};
 pub use policy::RECONCILE_ANNOTATION;
 pub use protection::PROTECTED_SINCE;
@@ -60,6 +66,7 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     let drains = sketch.blueprint(seen, settings).is_some_and(|blueprint| rollout::drains(seen, blueprint));
     let mut effective = effective::decide(seen, drains, now);
     let hooks = hooks::decide(seen, &effective, now);
+    let brakes = brakes::decide(seen, &effective, &hooks, now);
     effective.hold_back(seen, hooks.holds);
     let policy = effective.policy.clone();
     let untouched = Some(&effective).filter(|e| e.disabled).and_then(|_| suspended::untouched(seen, &policy));
@@ -101,7 +108,7 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     };
     let mut orders = pods::orders(runtime, seen, &standings, &decided, &policy, now);
     orders.extend(hooks::orders(seen, &hooks));
-    let edges = [hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
+    let edges = [brakes.again, hooks.again(), kept_back, reading.deadline_in, effective.edge, protection.edge()];
     let looks = [Some(pods::look_again(seen, &standings, now)), faults::look_again(seen, now)];
     let again = edges.into_iter().chain(looks).flatten().min();
     let outstanding = Outstanding {
@@ -115,7 +122,7 @@ pub fn plan_with(seen: &Observed, settings: &Settings, now: Timestamp, sketch: &
     if status.as_ref().is_some_and(|status| status::claims_rest(status)) {
         children.wait_for_status();
     }
-    Plan { boot: decided.write, children, outstanding, scale, orders, barrier, status, events, again }
+    Plan { brakes, boot: decided.write, children, outstanding, scale, orders, barrier, status, events, again }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::{AgentRuntime, AgentRuntimeSpec, AgentRuntimeStatus, AgentSource, DesiredState, RuntimeState};
+use lifecycle::brake::Brakes;
 use lifecycle::wire::{Health, Status};
 use lifecycle::{BootFile, Desired, State, Verb};
 use proptest::prelude::*;
@@ -15,12 +16,14 @@ use serde_json::Value;
 use super::*;
 use crate::observe::fleet::FleetView;
 use crate::observe::{
-    AgentText, Barrier, BootConfigMap, Cause, ChildFacts, ChildKey, ChildKind, Contact, DeploymentFacts, Fault, Faults,
-    Heard, HookOutcome, PodFacts, calls_ended,
+    AgentText, Barrier, BootConfigMap, BrakeOutcome, BrakeReply, Cause, ChildFacts, ChildKey, ChildKind, Contact,
+    DeploymentFacts, Fault, Faults, Heard, HookOutcome, Nonce, Onset, PodFacts, calls_ended,
 };
 
 #[path = "asking_tests.rs"]
 mod asking;
+#[path = "brakes_tests.rs"]
+mod braking;
 #[path = "ends_tests.rs"]
 mod ends;
 #[path = "holding_tests.rs"]
@@ -74,6 +77,10 @@ struct World {
     hook_error: Option<String>,
     agent: String,
     sketch: RefCell<Sketch>,
+    onset: Option<Onset>,
+    looks: u64,
+    /// The boot ConfigMap cannot be written.
+    unwritable: bool,
 }
 
 /// A pod that obeys, or hangs.
@@ -84,6 +91,8 @@ struct Pod {
     epoch: i64,
     in_flight: i64,
     hung: bool,
+    /// None of an image that knows none.
+    brakes: Option<Brakes>,
 }
 
 impl World {
@@ -122,6 +131,9 @@ impl World {
             hook_error: None,
             agent: "{}".to_owned(),
             sketch: RefCell::default(),
+            onset: None,
+            looks: 0,
+            unwritable: false,
         }
     }
 
@@ -146,6 +158,8 @@ impl World {
             tried: self.tried.clone(),
             protected_since: self.protected_since,
             fleet: self.fleet.clone(),
+            onset: self.onset.clone(),
+            nonce: Nonce { look: self.looks, ..Nonce::default() },
             ..Observed::of(Arc::new(self.runtime.clone()))
         }
     }
@@ -185,8 +199,20 @@ impl World {
 
     /// Carries out one plan as the executor and a cluster would.
     fn step(&mut self) -> Plan {
-        let plan = self.plan();
+        let mut plan = self.plan();
         self.faults.retain(&plan.outstanding);
+        self.onset.clone_from(&plan.brakes.onset);
+        self.looks += 1;
+        if !plan.brakes.orders.is_empty() {
+            plan.brakes.orders.iter().for_each(|order| self.call(order));
+            // What was planned before the answers came is planned anew.
+            plan = Plan { brakes: plan.brakes, ..self.plan() };
+        }
+        if let Some(boot) = plan.boot.as_ref().filter(|_| self.unwritable) {
+            let cause = Cause::Refused { code: 403, message: "no".to_owned() };
+            self.faults.boot = Some(fault(&boot.demand, cause, self.now));
+            return plan;
+        }
         if let Some(boot) = &plan.boot {
             let (file, hooks) = (Some(boot.file.clone()), boot.hooks.clone());
             self.boot = Some(BootConfigMap { resource_version: boot.file.epoch.to_string(), file, hooks });
@@ -258,7 +284,14 @@ impl World {
             self.made += 1;
             let uid = format!("pod-{}", self.made);
             // As the runtime boots: paused, until the operator confirms.
-            self.pods.push(Pod { uid, state: State::Paused, epoch: 0, in_flight: 0, hung: false });
+            self.pods.push(Pod {
+                uid,
+                state: State::Paused,
+                epoch: 0,
+                in_flight: 0,
+                hung: false,
+                brakes: Some(Brakes::default()),
+            });
         }
         let template = self.deployment.take().map(|deployment| deployment.template).unwrap_or_default();
         self.deployment = Some(DeploymentFacts { wanted, strategy, template, ..DeploymentFacts::default() });
@@ -286,7 +319,21 @@ impl World {
             if let Call::Command { body, .. } = &order.call {
                 contact.failed_epoch = body.epoch;
             }
+            if let Call::Brake { body } = &order.call {
+                contact.brake = Some(Box::new(outcome(order, &body.id, BrakeReply::Failed, now)));
+            }
             return;
+        }
+        let mut reply = None;
+        if let Call::Brake { body } = &order.call {
+            let brake = body.brake().unwrap();
+            let said = match &mut pod.brakes {
+                None => BrakeReply::Unknown,
+                Some(_) if pod.epoch > brake.epoch => BrakeReply::Stale,
+                Some(brakes) => brakes.set(brake).map_or(BrakeReply::Failed, |()| BrakeReply::Held),
+            };
+            pod.rest();
+            reply = Some(outcome(order, &body.id, said, now));
         }
         if let Call::Hook { turn, .. } = &order.call {
             self.hooked.push(format!("{} {} {}", order.pod, turn.hook.as_str(), turn.epoch));
@@ -296,7 +343,13 @@ impl World {
             return;
         }
         if let Call::Command { verb, body } = &order.call {
-            pod.epoch = body.epoch.unwrap();
+            let epoch = body.epoch.unwrap();
+            if let Some(brakes) = &mut pod.brakes {
+                brakes.release(pod.epoch, epoch, &body.releases);
+            } else {
+                assert!(body.releases.is_empty(), "it would refuse a field that it does not know");
+            }
+            pod.epoch = epoch;
             if body.mode == Some(lifecycle::DrainMode::Cancel) && matches!(verb, Verb::Pause | Verb::Stop) {
                 pod.in_flight = 0;
             }
@@ -307,10 +360,12 @@ impl World {
                 (Verb::Stop, 0) => State::Stopped,
                 (Verb::Stop, _) => State::Stopping,
             };
+            pod.rest();
         }
         let heard = Heard::new(answer(pod), now, order.container.clone(), order.ready);
-        let (hook, ended) = (contact.hook.take(), contact.ended);
-        *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, ..Contact::default() };
+        let (hook, ended, brake) = (contact.hook.take(), contact.ended, contact.brake.take());
+        let brake = reply.map(Box::new).or(brake);
+        *contact = Contact { answer: Some(Arc::new(heard)), hook, ended, brake, ..Contact::default() };
         self.count();
     }
 
@@ -338,7 +393,7 @@ impl World {
             let plan = self.step();
             let idle =
                 plan.boot.is_none() && !plan.children.is_due() && plan.status.is_none() && plan.barrier.is_none();
-            if idle && plan.orders.is_empty() && plan.scale.is_none() {
+            if idle && plan.orders.is_empty() && plan.brakes.orders.is_empty() && plan.scale.is_none() {
                 return steps;
             }
             self.now += jiff::SignedDuration::from_secs(2);
@@ -356,6 +411,27 @@ impl World {
     }
 }
 
+impl Pod {
+    /// As severe as its brakes ask for at least.
+    fn rest(&mut self) {
+        let Some(brakes) = &self.brakes else { return };
+        let busy = self.in_flight > 0;
+        self.state = match (brakes.target(), self.state) {
+            (Desired::Paused, State::Running | State::Starting) if busy => State::Pausing,
+            (Desired::Paused, State::Running | State::Starting) => State::Paused,
+            (Desired::Stopped, State::Stopped) => State::Stopped,
+            (Desired::Stopped, _) if busy => State::Stopping,
+            (Desired::Stopped, _) => State::Stopped,
+            (Desired::Running | Desired::Paused, state) => state,
+        };
+    }
+}
+
+fn outcome(order: &Order, id: &str, reply: BrakeReply, now: Timestamp) -> BrakeOutcome {
+    let next_attempt = now + jiff::SignedDuration::from_secs(i64::from(reply == BrakeReply::Failed));
+    BrakeOutcome { id: id.to_owned(), container: order.container.clone(), reply, failures: 1, next_attempt }
+}
+
 fn answer(pod: &Pod) -> Status {
     Status {
         state: pod.state,
@@ -370,7 +446,7 @@ fn answer(pod: &Pod) -> Status {
         queued: 0,
         epoch: pod.epoch,
         holds: Vec::new(),
-        brakes: None,
+        brakes: pod.brakes.as_ref().map(Brakes::ids),
         features: Vec::new(),
         drain_deadline: None,
         held_by: Vec::new(),
@@ -399,8 +475,9 @@ fn show(plan: &Plan) -> String {
     if let Some(scale) = &plan.scale {
         let _ = writeln!(text, "scale: {} to {}", scale.deployment.name, scale.replicas);
     }
-    for order in &plan.orders {
+    for order in plan.brakes.orders.iter().chain(&plan.orders) {
         let _ = match &order.call {
+            Call::Brake { body } => writeln!(text, "brake: {} {} epoch {}", order.pod, body.state, body.epoch),
             Call::Command { verb, body } => writeln!(text, "push: {} {verb} epoch {:?}", order.pod, body.epoch),
             Call::Hook { turn, .. } => writeln!(text, "hook: {} {} {}", order.pod, turn.hook.as_str(), turn.epoch),
             Call::Ask { after } => writeln!(text, "ask: {} after {after:?}", order.pod),
@@ -663,7 +740,7 @@ fn a_timer_in_several_pods_is_stalled_and_changes_nothing() {
 fn releases(plan: &Plan) -> Vec<Option<i64>> {
     let commands = plan.orders.iter().filter_map(|order| match &order.call {
         Call::Command { body, .. } => Some(body.release_epoch),
-        Call::Ask { .. } | Call::Hook { .. } => None,
+        Call::Ask { .. } | Call::Hook { .. } | Call::Brake { .. } => None,
     });
     commands.collect()
 }

@@ -194,6 +194,7 @@ fn call(
         return None;
     }
     let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
+    let knows_brakes = standing.heard.is_some_and(Status::knows_brakes);
     // Commands speak of the file in the store alone: a pod that boots obeys nothing else.
     if commands && !loosening_a_dying_pod {
         let body = Command {
@@ -204,6 +205,8 @@ fn call(
             deadline_seconds: Some(policy.deadline_seconds),
             on_timeout: Some(policy.on_timeout),
             release_epoch: Some(file.release_epoch).filter(|release| *release > 0),
+            // Others refuse a field that they do not know.
+            releases: file.releases.iter().filter(|_| knows_brakes).cloned().collect(),
             ..Command::default()
         };
         return Some(Call::Command { verb: policy.desired.verb(), body: Box::new(body) });

@@ -15,7 +15,8 @@ use super::faults::{self, Trouble};
 use super::hooks::Hooks;
 use super::names::{boot_name, deployment_name, name_of};
 use super::pods::Standing;
-use super::policy::Policy;
+use super::policy::{Policy, in_force};
+use super::releases;
 use super::spans::{since, until};
 use crate::observe::{AgentText, ChildKind, HookKind, Legible, Observed};
 
@@ -188,7 +189,7 @@ fn stalled(
     overdue: bool,
     now: Timestamp,
 ) -> Option<Trouble> {
-    let policy = &effective.policy;
+    let (policy, file) = (&effective.policy, in_force(seen));
     // A rollout goes on past the deadline, without anybody's help.
     if overdue && policy.desired != Desired::Running && !reading.ready && effective.kind != Kind::Rollout {
         let busy = reading.standings.iter().filter(|s| !s.reached).map(|s| s.pod.name.as_str());
@@ -196,8 +197,17 @@ fn stalled(
         return Some(("DrainDeadlineExceeded", format!("still draining past the deadline: {}", names.join(", "))));
     }
     let name = boot_name(name_of(&seen.runtime));
-    if let Some(trouble) = faults::of_boot(seen, &name, now).or_else(|| faults::of_pods(seen, now)) {
+    if let Some((reason, what)) = faults::of_boot(seen, &name, now) {
+        return Some((reason, what + &releases::told(seen, policy)));
+    }
+    if let Some(trouble) = faults::of_pods(seen, now) {
         return Some(trouble);
+    }
+    if let Some((pod, brake)) = file.and_then(|file| releases::stuck(seen, file, policy)) {
+        let what = format!(
+            "{pod} still holds by brake {brake}, which was released: it is released again; delete the pod if this lasts"
+        );
+        return Some(("BrakeStuck", what));
     }
     if let Some(trouble) = illegible(seen).or_else(|| effective.trouble.clone()) {
         return Some(trouble);

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crds::AgentRuntimeStatus;
-use lifecycle::wire::Command;
+use lifecycle::brake::BRAKE;
+use lifecycle::wire::{BrakeCommand, Command};
 use lifecycle::{BootFile, Verb};
 use serde_json::Value;
 
+use super::brakes::BrakePlan;
 use super::keys::Signer;
 use crate::observe::{ChildKey, ChildKind, HookRecord, HookTurn, Outstanding};
 
 /// What is to be done: what is safety's in this order, and by itself what concerns children.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Brakes, which go out before anything is written.
+    pub brakes: BrakePlan,
     /// Write the boot ConfigMap by compare-and-swap; everything after waits for it.
     pub boot: Option<BootWrite>,
     /// What is to be done about children. No pause, stop or freeze waits for it.
@@ -175,6 +179,11 @@ pub struct Order {
 /// What is asked of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Call {
+    /// Hold, by a name. It waits for no other call to the pod, and ends one that would let it run.
+    Brake {
+        /// Its body.
+        body: Box<BrakeCommand>,
+    },
     /// Obey. Ends an outstanding `Ask`; a higher epoch replaces a lower.
     Command {
         /// The verb.
@@ -205,6 +214,7 @@ impl Call {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Brake { .. } => BRAKE,
             Self::Command { verb, .. } => verb.as_str(),
             Self::Hook { turn, .. } => turn.hook.as_str(),
             Self::Ask { .. } => "status",

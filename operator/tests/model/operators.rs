@@ -232,7 +232,8 @@ fn effects(plan: Plan) -> Effects {
         Call::Command { verb, body } => {
             Some(Sent { pod: order.pod.parse().unwrap(), epoch: body.epoch.unwrap(), verb })
         }
-        Call::Ask { .. } | Call::Hook { .. } => None,
+        // Its pods are of an image that knows no brakes.
+        Call::Ask { .. } | Call::Hook { .. } | Call::Brake { .. } => None,
     });
     let status = plan.status.map(|status| serde_json::to_string(&status).unwrap().into());
     Effects { boot, commands: commands.collect(), barrier: plan.barrier, status }

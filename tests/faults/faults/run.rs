@@ -248,7 +248,7 @@ fn child(item: &Value) -> Value {
 }
 
 /// What differs from run to run.
-const OTHER: [&str; 9] = [
+const OTHER: [&str; 10] = [
     "lastTransitionTime",
     "keys",
     "keys_version",
@@ -257,6 +257,7 @@ const OTHER: [&str; 9] = [
     "revision",
     "strategy",
     "release_epoch",
+    "releases",
     "observedGeneration",
 ];
 
