@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::{Governed, Remembered};
 use crate::context::Context;
+use crate::observe::BootConfigMap;
 use crate::observe::index::Owner;
 use crate::plan;
 use crate::queue::Again;
@@ -17,7 +18,7 @@ pub(super) fn visit(context: &Context, owner: &Owner) -> Again {
         let now = Timestamp::now();
         let seen = governed.observe_demand(memory, now);
         let plan = plan::brakes(&seen, now);
-        memory.onset.clone_from(&plan.onset);
+        memory.braked(plan.onset.as_ref(), seen.boot.as_ref().map(BootConfigMap::releases).unwrap_or_default());
         plan
     };
     governed.order(plan.orders);

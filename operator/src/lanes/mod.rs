@@ -16,7 +16,7 @@ use kube::ResourceExt as _;
 use crate::context::Context;
 use crate::observe::index::Owner;
 use crate::observe::memory::Memory;
-use crate::observe::{AgentText, Observed};
+use crate::observe::{AgentText, BootConfigMap, Observed};
 use crate::plan::{Plan, Sketch, deployment_key, plan_with};
 use crate::queue::Again;
 use crate::runtimes::Shown;
@@ -66,7 +66,7 @@ impl<'c> Governed<'c> {
         let seen = self.observe(memory, now);
         let plan = plan_with(&seen, &self.context.settings, now, sketch);
         memory.faults.retain(&plan.outstanding);
-        memory.onset.clone_from(&plan.brakes.onset);
+        memory.braked(plan.brakes.onset.as_ref(), seen.boot.as_ref().map(BootConfigMap::releases).unwrap_or_default());
         Look { seen, plan, now }
     }
 
@@ -92,6 +92,7 @@ impl<'c> Governed<'c> {
             keys: context.keyring.public(),
             fleet: context.fleet.view(owner, now, &|| context.runtimes.all()),
             onset: memory.onset.clone(),
+            made: memory.made.clone(),
             nonce: context.nonce(),
             ..Observed::of(memory.runtime(runtime))
         }

@@ -106,7 +106,7 @@ impl Governed<'_> {
             Ok(Swapped::Written(written)) => {
                 let mut remembered = self.lock();
                 let memory = &mut remembered.memory;
-                memory.wrote_boot(written);
+                memory.wrote_boot(written, boot.replaces.clone());
                 self.mended("boot_file_written", memory.faults.boot.take());
                 if memory.epoch_since.is_none_or(|(epoch, _)| epoch != boot.file.epoch) {
                     memory.epoch_since = Some((boot.file.epoch, now));
@@ -115,7 +115,7 @@ impl Governed<'_> {
             }
             Ok(Swapped::Found(found)) => {
                 let mut remembered = self.lock();
-                remembered.memory.wrote_boot(found);
+                remembered.memory.wrote_boot(found, boot.replaces.clone());
                 // Somebody who writes it all the time is told of like any other failure.
                 let error = act::Error::Conflict { what: format!("ConfigMap {}", boot.name) };
                 let fault = &mut remembered.memory.faults.boot;
@@ -207,7 +207,7 @@ impl Governed<'_> {
             let written = traced(span, self.context.actor.report(runtime, status)).await?;
             let mut remembered = self.lock();
             let memory = &mut remembered.memory;
-            memory.wrote_status(Arc::new(written), Timestamp::now());
+            memory.wrote_status(Arc::new(written), runtime.metadata.resource_version.clone(), Timestamp::now());
             self.context.actor.announce(runtime, &plan.events);
             self.context.note_acknowledgement(status, reached, memory);
         }

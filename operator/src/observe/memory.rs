@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crds::{AgentRuntime, ConfigMapKey};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
+use lifecycle::brake::MAX_RELEASES;
 
 use super::{AgentText, Barrier, BootConfigMap, ChildFacts, ChildKey, DeploymentFacts, Faults, Onset};
 use crate::trace::Transition;
@@ -19,8 +20,6 @@ const BEHIND: Duration = Duration::from_secs(60);
 pub struct Memory {
     boot: Option<Written<BootConfigMap>>,
     runtime: Option<Written<Arc<AgentRuntime>>>,
-    /// The versions that the watches have shown last.
-    shown: (Option<String>, Option<String>),
     /// The newest generation that was shown.
     generation: Option<i64>,
     children: HashMap<ChildKey, AppliedChild>,
@@ -35,6 +34,8 @@ pub struct Memory {
     pub reported: Option<Timestamp>,
     /// Since when the object is to be held, and the brakes made for it.
     pub onset: Option<Onset>,
+    /// The names of the last brakes made for it, until a boot file lets go of them.
+    pub made: Vec<String>,
     /// The last epoch whose length was noted.
     pub measured: Option<i64>,
     /// What fails.
@@ -66,11 +67,24 @@ pub struct AgentRead {
     pub at: Timestamp,
 }
 
-/// A write, with the version that the watch showed then: not always what it replaced, which may be one's own too.
+/// A write that counts while the watch shows a version before it: what it replaced, and what that replaced if it was a
+/// write of this process too. What the watch shows else came after it, be it while the answer was on its way.
 #[derive(Clone, Debug)]
 struct Written<T> {
-    shown: Option<String>,
+    before: Vec<Option<String>>,
     value: T,
+}
+
+/// So many writes in a row are believed before the watch has shown the first.
+const IN_A_ROW: usize = 16;
+
+impl<T> Written<T> {
+    fn of(value: T, replaced: Option<String>, last: Option<Self>, version: impl Fn(&T) -> Option<String>) -> Self {
+        let last = last.filter(|last| version(&last.value) == replaced && last.before.len() < IN_A_ROW);
+        let mut before = last.map(|last| last.before).unwrap_or_default();
+        before.push(replaced);
+        Self { before, value }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -110,10 +124,9 @@ impl Memory {
     /// The boot ConfigMap: our own write while the watch still shows what it replaced.
     #[must_use]
     pub fn boot(&mut self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
-        self.shown.0 = seen.as_ref().map(|s| s.resource_version.clone());
         // Once the watch has moved on it is believed for good: what is gone then is really gone.
-        let shown = &self.shown.0;
-        self.boot = self.boot.take().filter(|written| written.shown == *shown);
+        let shown = seen.as_ref().map(|seen| seen.resource_version.clone());
+        self.boot = self.boot.take().filter(|written| written.before.contains(&shown));
         self.boot.as_ref().map(|written| written.value.clone()).or(seen)
     }
 
@@ -121,16 +134,15 @@ impl Memory {
     #[must_use]
     pub fn newest_boot(&self, seen: Option<BootConfigMap>) -> Option<BootConfigMap> {
         let shown = seen.as_ref().map(|s| s.resource_version.clone());
-        let written = self.boot.as_ref().filter(|written| written.shown == shown);
+        let written = self.boot.as_ref().filter(|written| written.before.contains(&shown));
         written.map(|written| written.value.clone()).or(seen)
     }
 
     /// The object: our own status write while the watch still shows what it replaced.
     #[must_use]
     pub fn runtime(&mut self, seen: Arc<AgentRuntime>) -> Arc<AgentRuntime> {
-        self.shown.1 = seen.resource_version();
-        let shown = &self.shown.1;
-        self.runtime = self.runtime.take().filter(|written| written.shown == *shown);
+        let shown = seen.resource_version();
+        self.runtime = self.runtime.take().filter(|written| written.before.contains(&shown));
         self.runtime.as_ref().map_or(seen, |written| Arc::clone(&written.value))
     }
 
@@ -194,14 +206,28 @@ impl Memory {
         seen.map(|facts| DeploymentFacts { wanted: written.unwrap_or(facts.wanted), ..facts })
     }
 
-    /// Notes what stands in the store of the boot ConfigMap.
-    pub fn wrote_boot(&mut self, value: BootConfigMap) {
-        self.boot = Some(Written { shown: self.shown.0.clone(), value });
+    /// Notes since when the object is to be held, and the brakes made for that. `released` have been let go of.
+    pub fn braked(&mut self, onset: Option<&Onset>, released: &[String]) {
+        let steps = onset.into_iter().flat_map(|onset| &onset.steps);
+        let fresh = steps.map(|step| &step.id).filter(|id| !self.made.contains(*id));
+        let fresh: Vec<String> = fresh.cloned().collect();
+        self.made.extend(fresh);
+        self.made.retain(|id| !released.contains(id));
+        let surplus = self.made.len().saturating_sub(MAX_RELEASES);
+        self.made.drain(..surplus);
+        self.onset = onset.cloned();
     }
 
-    /// Notes a status write.
-    pub fn wrote_status(&mut self, value: Arc<AgentRuntime>, now: Timestamp) {
-        self.runtime = Some(Written { shown: self.shown.1.clone(), value });
+    /// Notes what stands in the store of the boot ConfigMap, in the place of this version.
+    pub fn wrote_boot(&mut self, value: BootConfigMap, replaced: Option<String>) {
+        let version = |boot: &BootConfigMap| Some(boot.resource_version.clone());
+        self.boot = Some(Written::of(value, replaced, self.boot.take(), version));
+    }
+
+    /// Notes a status write, in the place of this version.
+    pub fn wrote_status(&mut self, value: Arc<AgentRuntime>, replaced: Option<String>, now: Timestamp) {
+        let version = |runtime: &Arc<AgentRuntime>| runtime.resource_version();
+        self.runtime = Some(Written::of(value, replaced, self.runtime.take(), version));
         self.reported = Some(now);
     }
 
@@ -347,11 +373,31 @@ mod tests {
         };
         let mut memory = Memory::default();
         let _ = memory.runtime(object("1"));
-        memory.wrote_status(object("2"), Timestamp::UNIX_EPOCH);
+        memory.wrote_status(object("2"), Some("1".to_owned()), Timestamp::UNIX_EPOCH);
         let mut version = |seen: &str| memory.runtime(object(seen)).resource_version();
         assert_eq!(version("1").as_deref(), Some("2"), "the watch is behind");
         assert_eq!(version("3").as_deref(), Some("3"), "somebody else wrote it");
         assert_eq!(version("1").as_deref(), Some("1"), "what is shown counts from then on");
+    }
+
+    #[test]
+    fn spec_that_is_shown_before_the_answer_of_a_status_write_is_obeyed() {
+        let object = |version: &str| {
+            let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
+            object.metadata.resource_version = Some(version.to_owned());
+            Arc::new(object)
+        };
+        let mut memory = Memory::default();
+        let _ = memory.runtime(object("1"));
+        // Another lane looks while the answer is on its way.
+        let _ = memory.runtime(object("3"));
+        memory.wrote_status(object("2"), Some("1".to_owned()), Timestamp::UNIX_EPOCH);
+        assert_eq!(memory.runtime(object("3")).resource_version().as_deref(), Some("3"));
+        // Of two in a row the second counts, whichever of those before it the watch shows.
+        memory.wrote_status(object("4"), Some("3".to_owned()), Timestamp::UNIX_EPOCH);
+        memory.wrote_status(object("5"), Some("4".to_owned()), Timestamp::UNIX_EPOCH);
+        let mut version = |seen: &str| memory.runtime(object(seen)).resource_version();
+        assert_eq!(["3", "4", "6"].map(|seen| version(seen).unwrap()), ["5", "5", "6"]);
     }
 
     #[test]
@@ -379,8 +425,8 @@ mod tests {
         let mut memory = Memory::default();
         let version = |memory: &mut Memory| memory.boot(Some(file("1"))).map(|boot| boot.resource_version);
         assert_eq!(version(&mut memory).as_deref(), Some("1"));
-        for written in ["2", "3"] {
-            memory.wrote_boot(file(written));
+        for (replaced, written) in [("1", "2"), ("2", "3")] {
+            memory.wrote_boot(file(written), Some(replaced.to_owned()));
             assert_eq!(version(&mut memory).as_deref(), Some(written));
         }
     }
@@ -425,7 +471,7 @@ mod tests {
     fn a_boot_config_map_that_somebody_deletes_is_missed() {
         let ours = BootConfigMap { resource_version: "1".to_owned(), file: None, hooks: None };
         let mut memory = Memory::default();
-        memory.wrote_boot(ours.clone());
+        memory.wrote_boot(ours.clone(), None);
         assert_eq!(memory.boot(None), Some(ours.clone()), "the watch is behind");
         assert_eq!(memory.boot(Some(ours.clone())), Some(ours));
         assert_eq!(memory.boot(None), None, "it is gone");

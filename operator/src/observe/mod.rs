@@ -76,6 +76,8 @@ pub struct Observed {
     pub fleet: fleet::FleetView,
     /// Since when it is to be held, as the last plan had it.
     pub onset: Option<Onset>,
+    /// The names of the last brakes that this process has made for it.
+    pub made: Vec<String>,
     /// What a new brake is named by.
     pub nonce: Nonce,
 }
@@ -108,6 +110,7 @@ impl Observed {
             protected_since: None,
             fleet: fleet::FleetView::default(),
             onset: None,
+            made: Vec::new(),
             nonce: Nonce::default(),
         }
     }
@@ -155,6 +158,12 @@ pub struct BootConfigMap {
 }
 
 impl BootConfigMap {
+    /// The brakes that it lets go of.
+    #[must_use]
+    pub fn releases(&self) -> &[String] {
+        self.file.as_ref().map(|file| file.releases.as_slice()).unwrap_or_default()
+    }
+
     /// What a ConfigMap says.
     #[must_use]
     pub fn read(config_map: &ConfigMap) -> Self {

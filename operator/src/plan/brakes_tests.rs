@@ -29,8 +29,7 @@ fn bodies(plan: &BrakePlan) -> Vec<BrakeCommand> {
 /// Carries out a look that waits for no write.
 fn brake(world: &mut World) -> usize {
     let plan = brakes(&world.observed(), world.now);
-    world.onset.clone_from(&plan.onset);
-    world.looks += 1;
+    world.note_brakes(plan.onset.as_ref());
     plan.orders.iter().for_each(|order| world.call(order));
     plan.orders.len()
 }
@@ -215,6 +214,21 @@ fn brake_is_let_go_of_by_its_name_in_a_file_that_is_confirmed() {
     world.settle(20);
     assert!(names(&world).concat().is_empty());
     assert_eq!(world.condition("Ready"), "True Running");
+}
+
+#[test]
+fn brake_whose_answer_was_lost_is_let_go_of_all_the_same() {
+    let mut world = running(2);
+    world.fleet.freezes = vec![freeze("stop", HeldState::Paused)];
+    brake(&mut world);
+    world.settle(20);
+    for pod in ["pod-1", "pod-2"] {
+        world.contacts.get_mut(pod).unwrap().heard().brakes = Some(Vec::new());
+    }
+    world.fleet.freezes.clear();
+    world.plan();
+    let loosens = world.plan().boot.unwrap();
+    assert_eq!(loosens.file.releases, names(&world)[0]);
 }
 
 #[test]

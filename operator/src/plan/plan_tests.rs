@@ -79,6 +79,7 @@ struct World {
     sketch: RefCell<Sketch>,
     onset: Option<Onset>,
     looks: u64,
+    made_brakes: Vec<String>,
     /// The boot ConfigMap cannot be written.
     unwritable: bool,
 }
@@ -133,6 +134,7 @@ impl World {
             sketch: RefCell::default(),
             onset: None,
             looks: 0,
+            made_brakes: Vec::new(),
             unwritable: false,
         }
     }
@@ -159,6 +161,7 @@ impl World {
             protected_since: self.protected_since,
             fleet: self.fleet.clone(),
             onset: self.onset.clone(),
+            made: self.made_brakes.clone(),
             nonce: Nonce { look: self.looks, ..Nonce::default() },
             ..Observed::of(Arc::new(self.runtime.clone()))
         }
@@ -201,8 +204,7 @@ impl World {
     fn step(&mut self) -> Plan {
         let mut plan = self.plan();
         self.faults.retain(&plan.outstanding);
-        self.onset.clone_from(&plan.brakes.onset);
-        self.looks += 1;
+        self.note_brakes(plan.brakes.onset.as_ref());
         if !plan.brakes.orders.is_empty() {
             plan.brakes.orders.iter().for_each(|order| self.call(order));
             // What was planned before the answers came is planned anew.
@@ -263,6 +265,14 @@ impl World {
             self.writes += 1;
         }
         plan
+    }
+
+    fn note_brakes(&mut self, onset: Option<&Onset>) {
+        let mut memory = crate::observe::memory::Memory::default();
+        memory.made = std::mem::take(&mut self.made_brakes);
+        memory.braked(onset, self.boot.as_ref().map(BootConfigMap::releases).unwrap_or_default());
+        (self.made_brakes, self.onset) = (memory.made, memory.onset);
+        self.looks += 1;
     }
 
     fn roll_out(&mut self, child: &Child) {

@@ -195,8 +195,10 @@ fn call(
     }
     let loosening_a_dying_pod = standing.pod.terminating && policy.desired == Desired::Running;
     let knows_brakes = standing.heard.is_some_and(Status::knows_brakes);
+    // What a pod knows is heard before a command that is to let go of its brakes: without their names it would not.
+    let asks = policy.desired == Desired::Running && !file.releases.is_empty() && standing.heard.is_none();
     // Commands speak of the file in the store alone: a pod that boots obeys nothing else.
-    if commands && !loosening_a_dying_pod {
+    if commands && !loosening_a_dying_pod && !asks {
         let body = Command {
             epoch: Some(file.epoch),
             runtime_uid: Some(uid_of(runtime).to_owned()),

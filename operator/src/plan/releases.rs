@@ -72,11 +72,13 @@ fn holds_more(status: &Status, policy: &Policy) -> bool {
     }
 }
 
-/// The names of all brakes that pods list, for a file that is confirmed. Those come first that most pods may wait for.
+/// The names of all brakes that this process has made or pods list, for a file that is confirmed. A pod may hold by one
+/// that it has not told of.
 pub(super) fn listed(seen: &Observed, current: Option<&BootFile>) -> Vec<String> {
     let mut names = Vec::new();
     let heard = braked(seen).flat_map(|(_, status)| status.brake_ids());
-    for id in heard.filter(|id| is_id(id)).cloned().chain(carried(seen, current)) {
+    let known = seen.made.iter().chain(heard).filter(|id| is_id(id)).cloned();
+    for id in known.chain(carried(seen, current)) {
         if names.len() < MAX_RELEASES && !names.contains(&id) {
             names.push(id);
         }
