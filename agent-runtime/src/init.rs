@@ -17,6 +17,7 @@ pub fn is_first() -> bool {
 /// # Errors
 /// The child cannot be started, or signals cannot be listened for.
 pub fn run() -> std::io::Result<ExitCode> {
+    crate::programs::hide()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (mut children, mut term) = (signal(SignalKind::child())?, signal(SignalKind::terminate())?);

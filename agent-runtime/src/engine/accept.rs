@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Begun, Engine, Refused};
-use crate::definition::{EntryPoint, Overlap, Trigger};
+use crate::definition::{Overlap, Trigger};
 use crate::store::{Accepted, Error, Execution, Key};
 use crate::trace::{self, TraceContext};
 
@@ -39,14 +39,14 @@ impl Engine {
                 Some(Accepted::New | Accepted::Full) | None => Err(Refused::Full(entry.max_queued)),
             };
         }
+        let _reserved = Reserved { engine: self, entry_point };
         let begun = match self.store.accept(execution.clone(), key).await {
-            Ok(Accepted::New) => Ok(self.enqueue(execution, entry)),
+            Ok(Accepted::New) => Ok(self.enqueue(&execution)),
             Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
             Ok(Accepted::Clash) => Err(Refused::Clash),
             Ok(Accepted::Full) => Err(Refused::Full(entry.max_queued)),
             Err(error) => Err(Refused::Store(error)),
         };
-        self.queue().unreserve(entry_point);
         begun
     }
 
@@ -71,16 +71,26 @@ impl Engine {
         });
         let inserted = self.store.tick(entry_point.to_owned(), due, execution.clone()).await?;
         match execution {
-            Some(execution) if inserted => drop(self.enqueue(execution, entry)),
+            Some(execution) if inserted => drop(self.enqueue(&execution)),
             Some(_) | None => tracing::debug!(entry_point, %due, overlaps, "a tick was skipped"),
         }
         Ok(())
     }
 
-    fn enqueue(&self, execution: Execution, entry: &EntryPoint) -> Begun {
-        let id = execution.id.clone();
-        self.queue().put(execution, entry.priority);
-        self.changed.notify_one();
-        Begun { id, again: false }
+    fn enqueue(&self, execution: &Execution) -> Begun {
+        self.line_up(execution);
+        Begun { id: execution.id.clone(), again: false }
+    }
+}
+
+/// A place in an entry point's line, given back when the execution is in it or was not accepted.
+struct Reserved<'a> {
+    engine: &'a Engine,
+    entry_point: &'a str,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.engine.queue().unreserve(self.entry_point);
     }
 }

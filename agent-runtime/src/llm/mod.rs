@@ -10,6 +10,7 @@ mod stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::bounds;
 pub use client::{Client, Error};
 pub use settings::{Format, Settings};
 
@@ -137,10 +138,11 @@ impl Partial {
     }
 }
 
-/// The arguments of a call. Models write what is no JSON now and then, and are told so by the tool.
+/// The arguments of a call. Models write what is no JSON now and then, or deeper than anything means, and are told so
+/// by the tool.
 fn arguments(text: &str) -> Map<String, Value> {
     match serde_json::from_str(if text.trim().is_empty() { "{}" } else { text }) {
-        Ok(Value::Object(fields)) => fields,
+        Ok(Value::Object(fields)) if bounds::check_text("arguments", text.as_bytes()).is_ok() => fields,
         Ok(_) | Err(_) => Map::from_iter([("_raw".to_owned(), Value::String(text.to_owned()))]),
     }
 }

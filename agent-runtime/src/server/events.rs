@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::Stream;
 use lifecycle::wire::Problem;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
@@ -21,8 +22,9 @@ use super::App;
 use super::executions::{engine, key, memory, taking, trigger_once, unknown};
 use super::extract::Path;
 use super::problem::Refusal;
+use crate::deed::carried_out;
 use crate::engine::Engine;
-use crate::store::{Entry, What};
+use crate::store::{Entry, Key, What};
 use crate::trace::TraceContext;
 
 /// Entries that are read at once.
@@ -47,7 +49,7 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let engine = Arc::clone(engine(&app)?);
-    if engine.store().get(&id).await.map_err(|error| Refusal::storage(&error))?.is_none() {
+    if engine.store().get(&id).await.map_err(|error| Refusal::of_store(&error))?.is_none() {
         return Err(unknown(&engine, &id));
     }
     let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
@@ -76,11 +78,18 @@ async fn tell(engine: &Engine, id: &str, mut after: u64, reader: &mpsc::Sender<E
     // Before the journal is read: nothing falls between the two.
     let mut happened = engine.follow();
     loop {
-        match engine.store().journal(id, after, PAGE).await {
+        match engine.store().entries(id, after, PAGE).await {
             Ok(page) => {
                 let full = page.len() == PAGE;
                 for (seq, entry) in page {
                     after = seq;
+                    let entry = match entry {
+                        Ok(entry) => entry,
+                        Err(error) => {
+                            tracing::warn!(execution = id, %error, "an entry of a journal cannot be read and is left out");
+                            continue;
+                        }
+                    };
                     if reader.send(event(seq, &entry)).await.is_err() || ends(engine, id, &entry).await {
                         return;
                     }
@@ -121,6 +130,9 @@ fn event(seq: u64, entry: &Entry) -> Event {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Begun {
     executions: Vec<String>,
+    /// Entry points that listen for it and took none: ask again with the same Idempotency-Key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<String>,
 }
 
 /// An event from outside: begins an execution at each entry point that listens for it.
@@ -149,9 +161,32 @@ pub(super) async fn emit(
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_event", detail));
     }
     let trace = TraceContext::of_headers(&headers);
-    let mut executions = Vec::new();
+    let told = deliver(engine, listeners, memory, key, trace);
+    let begun = carried_out("the event", told).await.map_err(|undone| Refusal::undone(&undone))??;
+    Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
+}
+
+/// Begins an execution at each listener. One that takes none now keeps it from none of the others: what began is
+/// named, and an event that began nothing is refused as its first listener refused it.
+async fn deliver(
+    engine: Arc<Engine>,
+    listeners: Vec<String>,
+    memory: Map<String, Value>,
+    key: Option<Key>,
+    trace: Option<TraceContext>,
+) -> Result<Begun, Refusal> {
+    let (mut begun, mut first) = (Begun { executions: Vec::new(), refused: Vec::new() }, None);
     for entry_point in listeners {
-        executions.push(trigger_once(&engine, entry_point, memory.clone(), key.clone(), trace.clone()).await?);
+        match trigger_once(&engine, entry_point.clone(), memory.clone(), key.clone(), trace.clone()).await {
+            Ok(execution) => begun.executions.push(execution),
+            Err(refusal) => {
+                begun.refused.push(entry_point);
+                first.get_or_insert(refusal);
+            }
+        }
     }
-    Ok((StatusCode::ACCEPTED, Json(Begun { executions })).into_response())
+    match first {
+        Some(refusal) if begun.executions.is_empty() => Err(refusal),
+        Some(_) | None => Ok(begun),
+    }
 }

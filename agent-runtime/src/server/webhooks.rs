@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::Refusal;
 use super::{App, executions, signature};
+use crate::bounds;
 use crate::definition::{Agent, Trigger, Webhook};
 use crate::store::Key;
 use crate::trace::TraceContext;
@@ -83,7 +84,8 @@ pub(super) async fn receive(
     let key = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
     let key = key.map(|key| Key { key: key.to_owned(), body: Sha256::digest(&body).into() });
     let trace = TraceContext::of_headers(&headers);
-    executions::accept(&app, entry_point.clone(), memory(&uri, &method, &headers, &body), key, trace, None).await
+    let memory = memory(&uri, &method, &headers, &body)?;
+    executions::accept(&app, entry_point.clone(), memory, key, trace, None).await
 }
 
 fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
@@ -98,7 +100,8 @@ fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refu
 }
 
 /// What an execution begins with: the body's fields, or the body whole, and where it came from.
-fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Map<String, Value> {
+fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
     let mut memory = match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => Map::from_iter([("body".to_owned(), other)]),
@@ -112,7 +115,7 @@ fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Map<S
         "headers": told.collect::<Map<String, Value>>(),
     });
     memory.insert("webhook".to_owned(), request);
-    memory
+    Ok(memory)
 }
 
 /// Whether a path is a webhook's.

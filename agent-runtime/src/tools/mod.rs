@@ -112,12 +112,13 @@ pub struct Toolbox {
 }
 
 impl Toolbox {
-    /// Connects to every server and asks for its tools. Files are kept in folders below `files`.
+    /// Connects to every server and asks for its tools. Files are kept in folders below `files`; servers that are
+    /// programs do not inherit the variables of `hidden`.
     ///
     /// # Errors
     /// A server cannot be reached; none is left running.
-    pub async fn connect(config: Servers, files: PathBuf) -> Result<Self, Error> {
-        let servers: Vec<Arc<Server>> = config.into_servers().map(Arc::new).collect();
+    pub async fn connect(config: Servers, files: PathBuf, hidden: &[String]) -> Result<Self, Error> {
+        let servers: Vec<Arc<Server>> = config.into_servers().map(|server| Arc::new(server.hiding(hidden))).collect();
         let listed = join_all(servers.iter().map(|server| server.tools())).await;
         let mut toolbox = Self { files: Some(Files::new(files)), servers, offered: BTreeMap::new() };
         for (server, tools) in toolbox.servers.clone().into_iter().zip(listed) {

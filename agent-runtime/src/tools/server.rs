@@ -11,13 +11,14 @@ use rmcp::service::{RunningService, ServiceError};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{RoleClient, serve_client};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use serde_json::{Map, Value};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use super::{Cx, Error, Output, Tool};
+use crate::programs::Family;
+use crate::{lines, programs};
 
 /// How long connecting and listing may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -43,6 +44,8 @@ pub(super) struct Server {
     name: String,
     reach: Reach,
     timeout: Duration,
+    /// Variables that it does not inherit.
+    hidden: Vec<String>,
     connection: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -53,22 +56,48 @@ struct Connection {
     program: Option<Program>,
 }
 
-/// A program in a process group of its own, which goes with it.
+/// A program, with all that descends from it, which goes with it.
 #[derive(Debug)]
 struct Program {
     child: Mutex<Child>,
-    group: Option<Pid>,
+    family: std::sync::Mutex<Option<Family>>,
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        signal(self.group, Signal::KILL);
+impl Program {
+    fn family(&self) -> std::sync::MutexGuard<'_, Option<Family>> {
+        self.family.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(family) = self.family().as_ref() {
+            family.signal(signal);
+        }
+    }
+
+    /// SIGTERM to the group, two seconds, SIGKILL; returns when nothing of it is left.
+    async fn end(&self) {
+        self.signal(Signal::TERM);
+        let mut child = self.child.lock().await;
+        if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+            self.signal(Signal::KILL);
+            if let Err(error) = child.wait().await {
+                tracing::error!(%error, "an MCP server could not be reaped");
+            }
+        }
+        let family = self.family().take();
+        if let Some(family) = family {
+            family.end().await;
+        }
     }
 }
 
 impl Server {
     pub(super) fn new(name: String, reach: Reach, timeout: Duration) -> Self {
-        Self { name, reach, timeout, connection: Mutex::default() }
+        Self { name, reach, timeout, hidden: Vec::new(), connection: Mutex::default() }
+    }
+
+    pub(super) fn hiding(self, hidden: &[String]) -> Self {
+        Self { hidden: hidden.to_vec(), ..self }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -118,13 +147,7 @@ impl Server {
         let Some(connection) = self.connection.lock().await.take() else { return };
         connection.service.cancellation_token().cancel();
         if let Some(program) = &connection.program {
-            signal(program.group, Signal::TERM);
-            let mut child = program.child.lock().await;
-            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-                signal(program.group, Signal::KILL);
-                // Killed, it is reaped at once.
-                let _ = child.wait().await;
-            }
+            program.end().await;
         }
     }
 
@@ -147,35 +170,23 @@ impl Server {
         match &self.reach {
             Reach::Program { command, arguments, folder, environment } => {
                 let mut program = Command::new(command);
-                program.args(arguments).envs(environment);
-                program.env_remove("HIVE_LIFECYCLE_TOKEN").env_remove("HIVE_STORE_URL");
-                for secret in ["HIVE_LLM_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"] {
-                    if !environment.contains_key(secret) {
-                        program.env_remove(secret);
-                    }
-                }
+                program.args(arguments);
                 if let Some(folder) = folder {
                     program.current_dir(folder);
                 }
-                program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-                let mut child = program
-                    .kill_on_drop(true)
-                    .spawn()
+                program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+                let (mut child, family) = programs::spawn(&mut program, environment, &self.hidden)
                     .map_err(|error| self.unreachable(&format!("{command}: {error}")))?;
-                let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
                 let pipes = (child.stdout.take(), child.stdin.take(), child.stderr.take());
                 let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
                     return Err(self.unreachable(&"it has no pipes"));
                 };
                 let server = self.name.clone();
                 tokio::spawn(async move {
-                    let mut lines = BufReader::new(stderr).lines();
-                    while let Ok(Some(line)) = lines.next_line().await {
-                        tracing::info!(server, stream = "stderr", "{line}");
-                    }
+                    lines::tell(stderr, |line| tracing::info!(server, stream = "stderr", "{line}")).await;
                 });
-                // From here on the group goes when the program does.
-                let program = Program { child: Mutex::new(child), group };
+                // From here on all of it goes when the program does.
+                let program = Program { child: Mutex::new(child), family: std::sync::Mutex::new(Some(family)) };
                 let service = serve_client((), (stdout, stdin)).await.map_err(|error| self.unreachable(&error))?;
                 Ok(Connection { service, program: Some(program) })
             }
@@ -226,11 +237,4 @@ fn output(result: CallToolResult) -> Output {
         text.push_str("\n[cut: the tool said more]");
     }
     Output { text, is_error: result.is_error.unwrap_or(false) }
-}
-
-fn signal(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // The group may be gone already.
-        let _ = kill_process_group(group, signal);
-    }
 }

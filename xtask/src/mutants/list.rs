@@ -208,7 +208,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "21",
         file: "agent-runtime/src/engine/mod.rs",
-        from: "            queue.put(execution, priority);\n        }\n        let engine",
+        from: "            queue.put(Waits::of(&execution, priority, Timestamp::now()));\n        }\n        let engine",
         to: "            let _ = (&mut queue, priority);\n        }\n        let engine",
         guard: PROCESS,
         test: "a_killed_runtime_goes_on_with_what_it_had_accepted",

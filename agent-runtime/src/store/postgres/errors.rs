@@ -29,6 +29,9 @@ pub(super) fn of(error: &sqlx::Error) -> Error {
         return Error::Full;
     }
     match error {
+        sqlx::Error::Encode(inner) if inner.is::<Error>() => {
+            inner.downcast_ref::<Error>().cloned().unwrap_or(Error::Ended)
+        }
         // What the pool says after it has tried to connect for a while.
         sqlx::Error::PoolTimedOut => Error::Unreachable("it did not answer in time".to_owned()),
         error => Error::Unreachable(error.to_string()),
