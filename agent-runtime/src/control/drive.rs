@@ -46,6 +46,13 @@ impl Controller {
                 timers = CancellationToken::new();
                 loading = Some(tokio::spawn(Arc::clone(&self).load(timers.clone())));
             }
+            if !matches!(phase, Phase::Starting(_))
+                && let Some(begun) = loading.take()
+            {
+                // What it has started goes with it.
+                begun.abort();
+                timers.cancel();
+            }
             if matches!(phase, Phase::Stopping(Next::Exit)) {
                 timers.cancel();
             }

@@ -16,7 +16,7 @@ mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lifecycle::fence::Record;
 use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
@@ -33,6 +33,8 @@ use crate::gate::Gate;
 use crate::store;
 use crate::telemetry::Telemetry;
 
+/// Servers of tools have ended within this, or the kernel holds them.
+const UNLOADED_WITHIN: Duration = Duration::from_secs(5);
 /// Long polls at once; one more is answered at once.
 const MAX_WAITERS: usize = 64;
 
@@ -268,6 +270,9 @@ impl Controller {
         });
         core.machine = next;
         self.record(core).await?;
+        if core.machine.phase == Phase::Stopped && before.phase != Phase::Stopped {
+            self.unload().await;
+        }
         let next = &core.machine;
         if before.state() != next.state() {
             tracing::info!(from = %before.state(), to = %next.state(), epoch = next.epoch, "state");
@@ -279,6 +284,14 @@ impl Controller {
             self.gate.transition(|_| (GateMode::Open, ()));
         }
         Ok(value)
+    }
+
+    /// Ends the servers of tools, before it is shown that nothing is loaded.
+    async fn unload(&self) {
+        let Some(engine) = self.engine() else { return };
+        if tokio::time::timeout(UNLOADED_WITHIN, engine.toolbox().close()).await.is_err() {
+            tracing::error!("servers of tools were killed and have not ended: the kernel does not let go of them");
+        }
     }
 
     async fn record(&self, core: &mut Core) -> Result<(), Broken> {

@@ -26,8 +26,7 @@ impl Engine {
         if let Some(shared) = self.store.shared() {
             return self.begin_shared(shared, execution, entry, key.as_ref()).await;
         }
-        let reserved = self.queue().reserve(entry_point, entry.max_queued);
-        if !reserved {
+        let Some(_reserved) = self.reserve(entry_point, entry.max_queued) else {
             // What was accepted before is answered with its execution however long the line is.
             let known = match key {
                 Some(key) => self.store.known(entry_point, &key).await?,
@@ -38,16 +37,14 @@ impl Engine {
                 Some(Accepted::Clash) => Err(Refused::Clash),
                 Some(Accepted::New | Accepted::Full) | None => Err(Refused::Full(entry.max_queued)),
             };
-        }
-        let _reserved = Reserved { engine: self, entry_point };
-        let begun = match self.store.accept(execution.clone(), key).await {
+        };
+        match self.store.accept(execution.clone(), key).await {
             Ok(Accepted::New) => Ok(self.enqueue(&execution)),
             Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
             Ok(Accepted::Clash) => Err(Refused::Clash),
             Ok(Accepted::Full) => Err(Refused::Full(entry.max_queued)),
             Err(error) => Err(Refused::Store(error)),
-        };
-        begun
+        }
     }
 
     /// Takes in a timer's tick: an execution, unless one of this entry point has not ended yet.
@@ -77,6 +74,26 @@ impl Engine {
         Ok(())
     }
 
+    fn reserve(&self, entry_point: &str, most: usize) -> Option<Reserved<'_>> {
+        let reserved = self.queue().reserve(entry_point, most);
+        reserved.then(|| Reserved { engine: self, entry_point: entry_point.to_owned() })
+    }
+
+    /// A place for what an event of a node begins, which is refused like any other trigger where the line is full. In
+    /// a shared store the line is as it was counted last.
+    pub(super) fn place_for(&self, entry_point: &str) -> Option<Reserved<'_>> {
+        let most = self.agent().entry_points.get(entry_point).map_or(0, |entry| entry.max_queued);
+        let queued = self
+            .store
+            .shared()
+            .map_or(0, |shared| shared.waiting().get(entry_point).map_or(0, |waiting| waiting.queued));
+        let place = if queued < most { self.reserve(entry_point, most - queued) } else { None };
+        if place.is_none() {
+            tracing::warn!(entry_point, most, "an event of a node begins nothing here: as many wait as may");
+        }
+        place
+    }
+
     fn enqueue(&self, execution: &Execution) -> Begun {
         self.line_up(execution);
         Begun { id: execution.id.clone(), again: false }
@@ -84,13 +101,13 @@ impl Engine {
 }
 
 /// A place in an entry point's line, given back when the execution is in it or was not accepted.
-struct Reserved<'a> {
+pub(super) struct Reserved<'a> {
     engine: &'a Engine,
-    entry_point: &'a str,
+    entry_point: String,
 }
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        self.engine.queue().unreserve(self.entry_point);
+        self.engine.queue().unreserve(&self.entry_point);
     }
 }

@@ -133,11 +133,14 @@ impl Engine {
     ) -> Result<bool, Error> {
         execution.tokens = tokens.load(Ordering::Relaxed);
         let here = TraceContext::here(execution.trace.as_ref());
-        let begins: Vec<_> = self
+        let (begins, places): (Vec<_>, Vec<_>) = self
             .begun_by(&planned.events)
             .into_iter()
-            .map(|(begun, rank)| (begun.traced(here.clone()), rank))
-            .collect();
+            .filter_map(|(begun, rank)| {
+                let place = self.place_for(&begun.entry_point)?;
+                Some(((begun.traced(here.clone()), rank), place))
+            })
+            .unzip();
         let commit =
             Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
         let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };
@@ -145,6 +148,7 @@ impl Engine {
         for (begun, _) in begins {
             self.line_up(&begun);
         }
+        drop(places);
         Ok(true)
     }
 }

@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use futures::Stream;
 use lifecycle::wire::Problem;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -41,23 +40,30 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this event"),
 ), responses(
     (status = 200, description = "A stream of events", body = Entry, content_type = "text/event-stream"),
+    (status = 204, description = "It has ended, and there is nothing after Last-Event-ID"),
     (status = 404, description = "No such execution", body = Problem),
 ))]
 pub(super) async fn follow(
     State(app): State<App>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+) -> Result<Response, Refusal> {
     let engine = Arc::clone(engine(&app)?);
-    if engine.store().get(&id).await.map_err(|error| Refusal::of_store(&error))?.is_none() {
-        return Err(unknown(&engine, &id));
-    }
+    let found = engine.store().get(&id).await.map_err(|error| Refusal::of_store(&error))?;
+    let Some(execution) = found else { return Err(unknown(&engine, &id)) };
     let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     let after = match after {
         None => 0,
         Some(Some(after)) => after,
         Some(None) => return Err(Refusal::invalid("Last-Event-ID: the id of an event, a number")),
     };
+    if execution.state.is_terminal() {
+        let left = engine.store().entries(&id, after, 1).await.map_err(|error| Refusal::of_store(&error))?;
+        if left.is_empty() {
+            // Whoever reconnects after the end is told that there is no more.
+            return Ok(StatusCode::NO_CONTENT.into_response());
+        }
+    }
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         tokio::select! {
@@ -68,9 +74,9 @@ pub(super) async fn follow(
     });
     let stream = futures::stream::unfold(receiver, |mut receiver| async {
         let event = receiver.recv().await?;
-        Some((Ok(event), receiver))
+        Some((Ok::<_, Infallible>(event), receiver))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 /// Tells what has happened and what happens, until the execution has ended.

@@ -225,6 +225,9 @@ fn traced(app: &App, request: &Request) -> Span {
 
 async fn admit(app: &App, request: Request) -> Result<Request, Refusal> {
     let path = request.uri().path();
+    if !path.starts_with("/health/") {
+        access::check_browser(request.headers(), app.controller.config().host.is_loopback())?;
+    }
     let need = access::Rules::of(app).need(request.method(), path, webhooks::is_signed(app, path));
     access::admit(app, need, path, request.headers()).await?;
     read(request).await

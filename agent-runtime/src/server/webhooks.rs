@@ -72,15 +72,16 @@ pub(super) async fn receive(
         let detail = format!("this webhook takes {:?}", webhook.methods);
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
     }
-    if !app.rates.admits(webhook) {
-        let detail = format!("more than {} requests in a minute", webhook.per_minute);
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(RETRY_SECONDS));
-    }
     if body.len() > webhook.max_body {
         let detail = format!("a body has at most {} bytes here", webhook.max_body);
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
     check(webhook, &headers, &body)?;
+    // Whoever cannot sign uses up nothing.
+    if !app.rates.admits(webhook) {
+        let detail = format!("more than {} requests in a minute", webhook.per_minute);
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(RETRY_SECONDS));
+    }
     let key = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
     let key = key.map(|key| Key { key: key.to_owned(), body: Sha256::digest(&body).into() });
     let trace = TraceContext::of_headers(&headers);

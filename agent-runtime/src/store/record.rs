@@ -191,6 +191,10 @@ pub struct Execution {
     /// Why it failed, or the last node that did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// When it has to have ended, while it rests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub deadline: Option<Timestamp>,
     /// What began it, in a trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
@@ -217,6 +221,7 @@ impl Execution {
             ended: None,
             reason: None,
             error: None,
+            deadline: None,
             trace: None,
         }
     }
@@ -227,7 +232,8 @@ impl Execution {
         Self { trace, ..self }
     }
 
-    /// When it has to be looked at again: the first time at which a branch goes on or its question expires.
+    /// When it has to be looked at again: the first time at which a branch goes on or its question expires, or when
+    /// it has to have ended.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
         let times = self.branches.values().filter_map(|branch| match &branch.phase {
@@ -235,7 +241,7 @@ impl Execution {
             Phase::Asking { expires, .. } => Some(*expires),
             Phase::Ready | Phase::Forked { .. } | Phase::Arrived { .. } | Phase::Ended | Phase::Failed { .. } => None,
         });
-        times.min()
+        times.chain(self.deadline).min()
     }
 
     /// Whether a branch waits for a person.
