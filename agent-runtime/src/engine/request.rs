@@ -112,7 +112,7 @@ fn refused(status: u16, body: &[u8]) -> Outcome {
 }
 
 fn build(request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Result<HttpRequest<Full<Bytes>>, String> {
-    let url = fill::text(&request.url, memory);
+    let url = fill::url(&request.url, memory);
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let body = match &request.body {
         Some(Value::String(text)) => Bytes::from(fill::text(text, memory)),

@@ -3,6 +3,7 @@
 
 mod anthropic;
 mod client;
+mod names;
 mod openai;
 mod settings;
 mod stream;
@@ -29,6 +30,9 @@ pub enum Message {
         text: String,
         /// The tools that it called.
         calls: Vec<Call>,
+        /// What its server wants back with it as it was.
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        state: Map<String, Value>,
     },
     /// By a tool.
     Tool {
@@ -52,6 +56,9 @@ pub struct Call {
     pub name: String,
     /// Its arguments. What is no JSON object stands under `_raw`.
     pub arguments: Map<String, Value>,
+    /// What the model's server wants back with it as it was, such as a signature.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub state: Map<String, Value>,
 }
 
 /// A tool that the model may call.
@@ -93,6 +100,9 @@ pub struct Answer {
     pub usage: Usage,
     /// It ended because it reached the most tokens.
     pub truncated: bool,
+    /// What its server wants back with it as it was, such as its reasoning.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub state: Map<String, Value>,
 }
 
 /// Tokens.
@@ -104,12 +114,16 @@ pub struct Usage {
     pub output_tokens: i64,
 }
 
+/// Where a server puts reasoning that it wants back with the turn.
+const REASONING: &str = "reasoning_content";
+
 /// A call as it comes in, piece by piece.
 #[derive(Clone, Debug, Default)]
 struct Part {
     id: String,
     name: String,
     arguments: String,
+    state: Map<String, Value>,
 }
 
 /// An answer as it comes in.
@@ -117,15 +131,21 @@ struct Part {
 struct Partial {
     text: String,
     calls: std::collections::BTreeMap<u64, Part>,
+    /// Which of them the pieces with an index belong to.
+    places: std::collections::BTreeMap<u64, u64>,
+    /// The reasoning that comes before the answer.
+    reasoning: String,
     usage: Usage,
     truncated: bool,
     /// The server said that it is whole.
     ended: bool,
+    /// The server said that nothing follows, whether or not it closes the connection.
+    closed: bool,
 }
 
 impl Partial {
     fn bytes(&self) -> usize {
-        self.text.len() + self.calls.values().map(|part| part.arguments.len()).sum::<usize>()
+        self.text.len() + self.reasoning.len() + self.calls.values().map(|part| part.arguments.len()).sum::<usize>()
     }
 
     fn finish(self) -> Answer {
@@ -133,8 +153,16 @@ impl Partial {
             id: if part.id.is_empty() { format!("call_{n}") } else { part.id },
             name: part.name,
             arguments: arguments(&part.arguments),
+            state: part.state,
         });
-        Answer { text: self.text, calls: calls.collect(), usage: self.usage, truncated: self.truncated }
+        let reasoning = (!self.reasoning.is_empty()).then(|| (REASONING.to_owned(), self.reasoning.into()));
+        Answer {
+            text: self.text,
+            calls: calls.collect(),
+            usage: self.usage,
+            truncated: self.truncated,
+            state: reasoning.into_iter().collect(),
+        }
     }
 }
 

@@ -103,6 +103,9 @@ fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refu
 /// What an execution begins with: the body's fields, or the body whole, and where it came from.
 fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
+    let form = form(headers, body);
+    let body = form.as_deref().unwrap_or(body);
+    bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
     let mut memory = match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => Map::from_iter([("body".to_owned(), other)]),
@@ -117,6 +120,20 @@ fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Resul
     });
     memory.insert("webhook".to_owned(), request);
     Ok(memory)
+}
+
+/// The fields of a form as JSON, or the JSON that its one field `payload` holds, as GitHub sends it.
+fn form(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
+    let kind = headers.get("content-type")?.to_str().ok()?.split(';').next()?.trim();
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        return None;
+    }
+    let fields: Map<String, Value> =
+        form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+    match fields.get("payload").and_then(Value::as_str) {
+        Some(payload) if fields.len() == 1 => Some(payload.as_bytes().to_vec()),
+        Some(_) | None => serde_json::to_vec(&fields).ok(),
+    }
 }
 
 /// Whether a path is a webhook's.

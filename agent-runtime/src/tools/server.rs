@@ -1,12 +1,14 @@
 //! One MCP server: connected when it is needed, and again after it was lost.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock, RequestMetaObject};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResult, ContentBlock, PaginatedRequestParams, RequestMetaObject, ResourceContents,
+};
 use rmcp::service::{RunningService, ServiceError};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
@@ -26,6 +28,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest text that the model is told, in bytes.
 const MAX_TEXT: usize = 1024 * 1024;
+/// Pages of a server's tools.
+const MAX_PAGES: usize = 100;
 /// Where the idempotency key stands in a call's `_meta`.
 const KEY: &str = "agents.hive.dev/idempotency-key";
 
@@ -107,15 +111,37 @@ impl Server {
     /// The tools that it offers.
     pub(super) async fn tools(&self) -> Result<Vec<Tool>, Error> {
         let connection = self.connected().await?;
-        let listed = tokio::time::timeout(CONNECT_WITHIN, connection.service.peer().list_all_tools()).await;
-        let listed = listed.map_err(|_| self.unreachable(&"its tools are not listed in time"))?;
-        let tools = listed.map_err(|error| self.unreachable(&error))?;
+        let listed = tokio::time::timeout(CONNECT_WITHIN, self.list(&connection)).await;
+        let tools = listed.map_err(|_| self.unreachable(&"its tools are not listed in time"))??;
         let tool = |tool: rmcp::model::Tool| Tool {
             name: tool.name.into_owned(),
             description: tool.description.map(std::borrow::Cow::into_owned).unwrap_or_default(),
             schema: Value::Object(tool.input_schema.as_ref().clone()),
         };
         Ok(tools.into_iter().map(tool).collect())
+    }
+
+    /// Every page of its tools, until one leads nowhere new.
+    async fn list(&self, connection: &Connection) -> Result<Vec<rmcp::model::Tool>, Error> {
+        let (mut tools, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+            let page = connection.service.peer().list_tools(Some(page)).await;
+            let page = page.map_err(|error| self.unreachable(&error))?;
+            tools.extend(page.tools);
+            let Some(next) = page.next_cursor.filter(|next| !next.is_empty()) else { return Ok(tools) };
+            if !seen.insert(next.clone()) {
+                tracing::warn!(
+                    server = self.name,
+                    cursor = next,
+                    "it lists its tools in a circle: those of one round are used"
+                );
+                return Ok(tools);
+            }
+            cursor = Some(next);
+        }
+        Err(self.unreachable(&format!("its tools have more than {MAX_PAGES} pages")))
     }
 
     /// Calls a tool, on a new connection if the last was lost.
@@ -223,7 +249,11 @@ fn output(result: CallToolResult) -> Output {
         ContentBlock::Text(text) => text.text,
         ContentBlock::Image(image) => format!("[image {}]", image.mime_type),
         ContentBlock::Audio(audio) => format!("[audio {}]", audio.mime_type),
-        ContentBlock::Resource(_) => "[resource]".to_owned(),
+        ContentBlock::Resource(embedded) => match embedded.resource {
+            ResourceContents::TextResourceContents { text, .. } => text,
+            ResourceContents::BlobResourceContents { uri, .. } => format!("[resource {uri}]"),
+            _ => "[resource]".to_owned(),
+        },
         ContentBlock::ResourceLink(link) => format!("[resource {}]", link.uri),
         _ => "[content of another kind]".to_owned(),
     });
