@@ -30,7 +30,7 @@ fn history() -> Vec<Message> {
     };
     vec![
         Message::User { text: "Look twice.".to_owned() },
-        Message::Assistant { text: "I look.".to_owned(), calls: vec![call("a"), call("b")] },
+        Message::Assistant { text: "I look.".to_owned(), calls: vec![call("a"), call("b")], state: Map::new() },
         result("a", false),
         result("b", true),
     ]
