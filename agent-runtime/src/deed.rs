@@ -42,7 +42,6 @@ pub(crate) fn watched<T: Send>(
 }
 
 #[cfg(test)]
-#[expect(clippy::panic, reason = "that is what is tried")]
 mod tests {
     use std::sync::Arc;
 

@@ -9,8 +9,7 @@ const MAX_LINE: usize = 16 * 1024;
 pub(crate) async fn tell(from: impl AsyncRead + Unpin, mut line_is: impl FnMut(&str)) {
     let mut reader = BufReader::new(from);
     let (mut line, mut cut) = (Vec::new(), false);
-    loop {
-        let Ok(piece) = reader.fill_buf().await else { break };
+    while let Ok(piece) = reader.fill_buf().await {
         if piece.is_empty() {
             break;
         }

@@ -15,17 +15,18 @@ pub fn check(port: u16, path: &str) -> std::io::Result<()> {
     check_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path)
 }
 
-/// Asks the server that listens on an address; on every address, its loopback is asked.
+/// Asks the server that listens on an address; of one that listens on all, the loopback is asked.
 ///
 /// # Errors
 /// It does not answer, or not with 200.
 pub fn check_at(address: SocketAddr, path: &str) -> std::io::Result<()> {
-    let host = match address.ip() {
-        IpAddr::V4(host) if host.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(host) if host.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        host => host,
+    let connect = |host: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(host, address.port()), PATIENCE);
+    let mut stream = if address.ip().is_unspecified() {
+        // A machine may have either family, or both.
+        connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?
+    } else {
+        connect(address.ip())?
     };
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::new(host, address.port()), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

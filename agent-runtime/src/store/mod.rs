@@ -137,6 +137,9 @@ impl Filter {
     }
 }
 
+/// Entries of a journal with their numbers, and an error in the place of each that cannot be read.
+pub type Entries = Vec<(u64, Result<Entry, Error>)>;
+
 /// A page of executions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Listed {
@@ -325,7 +328,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be read.
-    pub async fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, Result<Entry, Error>)>, Error> {
+    pub async fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
         match self {
             Self::Redb(store) => store.entries(id, after, limit),
             Self::Postgres(store) => store.entries(id, after, limit).await,

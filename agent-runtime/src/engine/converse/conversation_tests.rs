@@ -3,7 +3,6 @@ use serde_json::json;
 
 use super::*;
 use crate::definition::{NodeKind, parse};
-use crate::llm::Usage;
 
 /// A conversation at one node, entry by entry, as the engine would have it.
 struct Talk {

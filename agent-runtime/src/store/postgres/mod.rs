@@ -184,12 +184,13 @@ impl Store {
     async fn once<T>(&self, deed: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
         let outcome = match tokio::time::timeout(TRY, deed).await {
             Ok(outcome) => outcome,
-            Err(_) => {
-                // Its connections may lead nowhere any more: others are made.
-                self.shared.pool.send_replace(connect::pool(self.shared.options.clone()));
-                Err(sqlx::Error::PoolTimedOut)
-            }
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
         };
+        // Its connections lead nowhere any more, or to a server that is the primary no more: others are made.
+        let hangs = matches!(outcome, Err(sqlx::Error::PoolTimedOut));
+        if hangs || outcome.as_ref().is_err_and(errors::is_read_only) {
+            self.shared.pool.send_replace(connect::pool(self.shared.options.clone()));
+        }
         let answered = !outcome.as_ref().is_err_and(errors::passes);
         self.shared.counts.healthy.store(answered, Ordering::Relaxed);
         outcome

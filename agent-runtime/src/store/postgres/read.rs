@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::rows::count;
 use super::{PATIENCE, Store};
-use crate::store::{Entry, Error, Execution, Filter, KEY_LIFETIME_SECONDS, Listed};
+use crate::store::{Entries, Entry, Error, Execution, Filter, KEY_LIFETIME_SECONDS, Listed};
 
 /// Executions that are thrown away in one transaction.
 const SWEEP: i64 = 200;
@@ -103,12 +103,7 @@ impl Store {
         Ok(Listed { executions, unreadable, last })
     }
 
-    pub(in crate::store) async fn entries(
-        &self,
-        id: &str,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<(u64, Result<Entry, Error>)>, Error> {
+    pub(in crate::store) async fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
         let look = || async {
             sqlx::query_as::<_, (i64, Vec<u8>)>(
                 "SELECT seq, entry FROM journal WHERE execution = $1 AND seq > $2 ORDER BY seq LIMIT $3",

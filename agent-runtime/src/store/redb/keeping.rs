@@ -8,7 +8,7 @@ use redb::ReadableTable as _;
 
 use super::tables::{DEFINITIONS, EXECUTIONS, JOURNAL, LIVE, TICKS, USAGE, read_key};
 use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, Store, add, execution_key};
-use crate::store::{Filter, Listed};
+use crate::store::{Entries, Filter, Listed};
 
 /// Executions that are thrown away in one transaction, so that no trigger waits long behind them.
 const SWEEP: usize = 200;
@@ -126,7 +126,7 @@ impl Store {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, Result<Entry, Error>)>, Error> {
+    pub fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
         let found = self.read(|txn| {
             let table = txn.open_table(JOURNAL)?;
             let mut found = Vec::new();
