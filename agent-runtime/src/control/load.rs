@@ -108,8 +108,15 @@ impl Controller {
         let wanted = agent.tools();
         let servers = if wanted.is_empty() { Servers::default() } else { servers };
         let (files, hidden) = (self.config.data_dir.join("files"), agent.secret_variables());
-        let toolbox = Toolbox::connect(servers, files, &hidden).await.map_err(Error::Tools)?;
+        let toolbox = Toolbox::connect(servers, files, &hidden).await;
         let missing: Vec<(&str, &str)> = wanted.into_iter().filter(|(tool, _)| toolbox.get(tool).is_none()).collect();
+        if let (false, Some(error)) = (missing.is_empty(), toolbox.away().first()) {
+            // It may be the one that offers what is missing.
+            let error = error.clone();
+            toolbox.close().await;
+            return Err(Error::Tools(error));
+        }
+        toolbox.away().iter().for_each(|error| tracing::warn!(%error, "no node needs what it may offer"));
         if let Some((tool, node)) = missing.first() {
             if !self.config.allow_missing_tools {
                 toolbox.close().await;

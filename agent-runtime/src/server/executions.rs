@@ -30,7 +30,7 @@ use crate::trace::TraceContext;
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 500;
 /// The longest Idempotency-Key.
-const MAX_KEY: usize = 255;
+pub(super) const MAX_KEY: usize = 255;
 /// Seconds after which a refused trigger may be tried again.
 const RETRY_SECONDS: u32 = 5;
 

@@ -21,7 +21,8 @@ use crate::trace::TraceContext;
 /// Headers that an execution is told of.
 const TOLD: &[&str] = &["content-type", "user-agent", "x-github-event", "x-github-delivery", "x-event-type"];
 /// Headers that name a delivery, so that one that is repeated begins nothing again.
-const DELIVERY: &[&str] = &["idempotency-key", "x-github-delivery"];
+const DELIVERY: &[&str] =
+    &["idempotency-key", "x-github-delivery", "webhook-id", "svix-id", "x-shopify-webhook-id", "x-gitlab-event-uuid"];
 /// Seconds after which a refused request may be tried again.
 const RETRY_SECONDS: u32 = 5;
 
@@ -82,7 +83,8 @@ pub(super) async fn receive(
         let detail = format!("more than {} requests in a minute", webhook.per_minute);
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(RETRY_SECONDS));
     }
-    let key = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
+    let named = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
+    let key = named.filter(|key| (1..=executions::MAX_KEY).contains(&key.len()));
     let key = key.map(|key| Key { key: key.to_owned(), body: Sha256::digest(&body).into() });
     let trace = TraceContext::of_headers(&headers);
     let memory = memory(&uri, &method, &headers, &body)?;

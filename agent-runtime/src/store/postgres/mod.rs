@@ -182,12 +182,10 @@ impl Store {
 
     /// One try, which ends in time whatever the network does.
     async fn once<T>(&self, deed: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-        let outcome = match tokio::time::timeout(TRY, deed).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(sqlx::Error::PoolTimedOut),
-        };
+        let tried = tokio::time::timeout(TRY, deed).await;
+        let hangs = tried.is_err();
+        let outcome = tried.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         // Its connections lead nowhere any more, or to a server that is the primary no more: others are made.
-        let hangs = matches!(outcome, Err(sqlx::Error::PoolTimedOut));
         if hangs || outcome.as_ref().is_err_and(errors::is_read_only) {
             self.shared.pool.send_replace(connect::pool(self.shared.options.clone()));
         }
