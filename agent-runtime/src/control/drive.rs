@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use lifecycle::machine::{Event, GateMode, Next, Phase};
 use lifecycle::{BootFile, Desired, OnDrainTimeout};
 use tokio::task::JoinHandle;
@@ -46,6 +45,13 @@ impl Controller {
                 timers.cancel();
                 timers = CancellationToken::new();
                 loading = Some(tokio::spawn(Arc::clone(&self).load(timers.clone())));
+            }
+            if !matches!(phase, Phase::Starting(_))
+                && let Some(begun) = loading.take()
+            {
+                // What it has started goes with it.
+                begun.abort();
+                timers.cancel();
             }
             if matches!(phase, Phase::Stopping(Next::Exit)) {
                 timers.cancel();
@@ -102,7 +108,7 @@ impl Controller {
         let deadline = shown
             .drain
             .filter(|drain| !drain.passed)
-            .map(|drain| Duration::try_from(drain.deadline.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO));
+            .map(|drain| drain.deadline.saturating_duration_since(Instant::now()));
         let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(Instant::now()));
         let boot = shown.machine.boot_hold.then_some(LOOK_AT_BOOT);
         due.chain(deadline).chain(boot).min().unwrap_or(LONG)
@@ -153,7 +159,8 @@ impl Controller {
 
     /// The deadline of a drain: a pause goes on or stops at the next step, a stop interrupts.
     async fn check_deadline(&self) -> Result<(), Broken> {
-        let due = |drain: Drain| !drain.passed && drain.deadline <= Timestamp::now();
+        let now = Instant::now();
+        let due = |drain: Drain| !drain.passed && drain.deadline <= now;
         if !self.shown.borrow().drain.is_some_and(due) {
             return Ok(());
         }

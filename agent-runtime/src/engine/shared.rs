@@ -12,8 +12,11 @@ use tokio::sync::{broadcast::error::RecvError, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
-use super::queue::Found;
+use super::orders::Taken;
+use super::queue::{Found, Here};
+use super::run::Begins;
 use super::{Begun, Disobeyed, Engine, Happened, ORPHAN_CONCURRENCY, Refused, plan};
+use crate::deed;
 use crate::definition::{self, EntryPoint};
 use crate::gate::ExecutionPermit;
 use crate::store::postgres::{Asked, Claimed, Heard, Reply, Seized, Store};
@@ -50,7 +53,8 @@ impl Engine {
         ];
         for task in tasks {
             let stop = stop.clone();
-            tokio::spawn(async move { stop.run_until_cancelled(task).await });
+            let broken = stop.clone();
+            deed::watched("a task of the replicas", broken, async move { stop.run_until_cancelled(task).await });
         }
         let mut gate = self.gate.changes();
         loop {
@@ -134,10 +138,11 @@ impl Engine {
             return learnt.map(|()| false);
         };
         let (orders, obeyed) = Self::channel();
-        self.queue().runs(&entry, &id, orders);
+        let run = self.queue().runs(&entry, &id, orders);
         let (execution, claim) = shared.hold(claimed, permit.interrupt());
         self.ramp().started(Instant::now());
-        tokio::spawn(Arc::clone(self).run(execution, permit, obeyed, Some(claim)));
+        let begins = Begins::Claimed(Box::new(execution), claim);
+        tokio::spawn(Arc::clone(self).run(begins, permit, obeyed, run));
         Ok(true)
     }
 
@@ -181,13 +186,13 @@ impl Engine {
     }
 
     /// Where an execution is: here, at rest and then the caller's, or in another replica.
-    pub(super) async fn find_shared(&self, shared: &Store, id: &str) -> Result<Found, Disobeyed> {
+    pub(super) async fn find_shared(self: &Arc<Self>, shared: &Store, id: &str) -> Result<Found, Disobeyed> {
         let here = self.queue().find(id);
-        if matches!(here, Found::Runs(_)) {
-            return Ok(here);
+        if let Here::Runs(orders) = here {
+            return Ok(Found::Runs(orders));
         }
         match shared.seize(id).await? {
-            Seized::Rests(execution, claim) => Ok(Found::Rests(execution, Some(claim))),
+            Seized::Rests(execution, claim) => Ok(Found::Rests(Taken::claimed(self, execution, claim))),
             Seized::Runs => Ok(Found::Elsewhere),
             Seized::Ended(state) => Err(Disobeyed::Ended(state.as_str())),
             Seized::Unknown => Err(Disobeyed::Unknown(id.to_owned())),
@@ -221,7 +226,7 @@ impl Engine {
     }
 
     async fn obey_other(&self, execution: &str, asked: Asked) -> Reply {
-        let Found::Runs(orders) = self.queue().find(execution) else { return Reply::Gone };
+        let Here::Runs(orders) = self.queue().find(execution) else { return Reply::Gone };
         let (told, answer) = oneshot::channel();
         let order = match asked {
             Asked::Cancel => Order::Cancel { told },

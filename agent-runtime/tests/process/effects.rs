@@ -105,3 +105,41 @@ async fn a_call_without_an_answer_and_one_that_was_interrupted_are_a_persons_too
     runtime.ask(Verb::Start).await;
     asked(&home, &runtime, &id).await;
 }
+
+#[tokio::test]
+async fn effect_whose_end_is_not_known_is_asked_about_and_never_repeated() {
+    // It takes each request, and answers none.
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    let taken = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = std::sync::Arc::clone(&taken);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = deaf.accept().await {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            held.push(stream);
+        }
+    });
+    let program = |script: &str| {
+        format!("node_type: exec, timeout_seconds: 1, command: [/bin/sh, -c, 'echo x >> begun; {script}']")
+    };
+    for (kind, asks) in [
+        (program("sleep 30"), true),
+        (program("kill -9 $$"), true),
+        (format!("{}, output_keys: [k]", program("echo no JSON")), true),
+        (format!("node_type: http, method: POST, timeout_seconds: 0.5, url: \"http://127.0.0.1:{port}/\""), true),
+        // What says itself that it failed has an end that is known.
+        (format!("{}, max_retries: 0", program("exit 3")), false),
+        ("node_type: http, method: POST, max_retries: 0, url: \"http://127.0.0.1:9/\"".to_owned(), false),
+    ] {
+        let agent = format!("graph:\n  entry_points: {{slow: n}}\n  nodes:\n    - {{id: n, effects: once, {kind}}}\n");
+        let home = Home::new(&agent);
+        let runtime = home.start().await;
+        runtime.reach(State::Running).await;
+        let id = runtime.trigger().await;
+        let resting = until(&runtime, &id, if asks { "waiting" } else { "failed" }).await;
+        assert_eq!(resting["branches"]["main"]["about"] == "uncertain", asks, "{kind}: {resting}");
+        assert!(home.lines("begun").len() <= 1, "{kind}");
+    }
+    assert_eq!(taken.load(std::sync::atomic::Ordering::SeqCst), 1);
+}

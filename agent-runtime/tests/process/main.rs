@@ -19,6 +19,7 @@ mod durability;
 mod effects;
 mod graph;
 mod handover;
+mod hangups;
 mod hive;
 mod holds;
 mod input;
