@@ -103,6 +103,7 @@ fn pod_that_boots_while_the_file_says_run_is_braked_before_it_is_confirmed() {
     world.fleet.freezes = vec![freeze("stop", HeldState::Paused)];
     world.step();
     let fresh = Pod {
+        awaits: true,
         uid: "fresh".to_owned(),
         epoch: 1,
         state: State::Paused,

@@ -92,6 +92,8 @@ struct Pod {
     epoch: i64,
     in_flight: i64,
     hung: bool,
+    /// It has booted, and nobody has confirmed that yet.
+    awaits: bool,
     /// None of an image that knows none.
     brakes: Option<Brakes>,
 }
@@ -300,6 +302,7 @@ impl World {
                 epoch: 0,
                 in_flight: 0,
                 hung: false,
+                awaits: true,
                 brakes: Some(Brakes::default()),
             });
         }
@@ -359,7 +362,7 @@ impl World {
             } else {
                 assert!(body.releases.is_empty(), "it would refuse a field that it does not know");
             }
-            pod.epoch = epoch;
+            (pod.epoch, pod.awaits) = (epoch, false);
             if body.mode == Some(lifecycle::DrainMode::Cancel) && matches!(verb, Verb::Pause | Verb::Stop) {
                 pod.in_flight = 0;
             }
@@ -464,7 +467,7 @@ fn answer(pod: &Pod) -> Status {
         version: format!("boot.{}{}", pod.epoch, pod.in_flight),
         counter_scope: lifecycle::wire::CounterScope::Pod,
         pod_uid: None,
-        awaiting_confirmation: pod.epoch == 0,
+        awaiting_confirmation: pod.awaits,
         message: None,
         keys: Vec::new(),
     }
@@ -1261,7 +1264,7 @@ impl World {
             }
             Change::Restart(pod) => {
                 if let Some(pod) = self.pods.get_mut(*pod) {
-                    (pod.state, pod.in_flight) = (State::Paused, 0);
+                    (pod.state, pod.in_flight, pod.awaits) = (State::Paused, 0, true);
                     self.contacts.remove(&pod.uid);
                 }
             }

@@ -272,8 +272,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "28",
         file: "operator/src/plan/epoch.rs",
-        from: "    loosens || next.release_epoch > current.release_epoch",
-        to: "    (loosens && next.epoch == 0) || next.release_epoch > current.release_epoch",
+        from: "    next.state < current.state || next.release_epoch > current.release_epoch",
+        to: "    next.release_epoch > current.release_epoch",
         guard: Guard::Lib,
         test: "what_was_held_back_is_let_run_only_from_the_store",
     },
@@ -288,7 +288,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "29",
         file: "operator/src/observe/memory.rs",
-        from: "self.runtime = self.runtime.take().filter(|written| written.shown == *shown);",
+        from: "self.runtime = self.runtime.take().filter(|written| written.before.contains(&shown));",
         to: "self.runtime = self.runtime.take().filter(|_| shown.is_some());",
         guard: Guard::Lib,
         test: "a_status_of_its_own_is_believed_until_the_watch_moves_on",
