@@ -108,7 +108,7 @@ pub async fn run(
     let gone = |pod: &str| context.dispatcher.forget(pod);
     let watches = async {
         let runtimes = follow_runtimes(config, &context, &queue);
-        let children = context.watches.follow(&client, &config.watch_namespaces, &queue, gone);
+        let children = context.watches.follow((&client, &config.watch_namespaces), (&queue, &context.brakes), gone);
         tokio::join!(runtimes, children, fleet::follow(config, &context, &queue), keep_keys(&context, &queue))
     };
     let reconciling = reconcile_all(config, &context, &stop);

@@ -54,21 +54,31 @@ impl Watches {
         Self { loopback_pods, ..Self::default() }
     }
 
-    /// Follows every kind, and has everybody looked at whose objects change. `gone` gets the UID of each pod that
-    /// has left its owner.
-    pub(crate) async fn follow(&self, client: &Client, namespaces: &[String], queue: &Queue, gone: impl Fn(&str)) {
+    /// Follows every kind, and has everybody looked at whose objects change: `queue` for any, and `brakes` for what brakes
+    /// are planned from. `gone` gets the UID of each pod that has left its owner.
+    pub(crate) async fn follow(
+        &self,
+        (client, namespaces): (&Client, &[String]),
+        (queue, brakes): (&Queue, &Queue),
+        gone: impl Fn(&str),
+    ) {
         let from = (client, namespaces);
+        let only = |owner: Owner| queue.wake(owner);
+        let both = |owner: Owner| {
+            brakes.wake(owner.clone());
+            queue.wake(owner);
+        };
         let facts =
             |owner: &Owner, pod: Decoded<SlimPod>| read_pod(pod, &deployment_name(&owner.name), self.loopback_pods);
         let pod_gone = |pod: &PodFacts| gone(&pod.uid);
-        let pods = follow(from, queue, &self.pods, facts, pod_gone);
-        let deployments = follow(from, queue, &self.deployments, |_, o| Held::of(o, read_deployment), |_| {});
-        let config_maps = follow(from, queue, &self.config_maps, |_, o| Held::of(o, read_boot), |_| {});
-        let services = follow(from, queue, &self.services, |_, o| Held::of(o, |_: &Service| ()), |_| {});
-        let accounts = follow(from, queue, &self.accounts, |_, o| Held::of(o, bare::<ServiceAccount>), |_| {});
-        let claims = follow(from, queue, &self.claims, |_, o| Held::of(o, claim_size), |_| {});
-        let budgets = follow(from, queue, &self.budgets, |_, o| Held::of(o, protected_since), |_| {});
-        let policies = follow(from, queue, &self.policies, |_, o| Held::of(o, bare::<NetworkPolicy>), |_| {});
+        let pods = follow(from, &both, &self.pods, facts, pod_gone);
+        let deployments = follow(from, &only, &self.deployments, |_, o| Held::of(o, read_deployment), |_| {});
+        let config_maps = follow(from, &both, &self.config_maps, |_, o| Held::of(o, read_boot), |_| {});
+        let services = follow(from, &only, &self.services, |_, o| Held::of(o, |_: &Service| ()), |_| {});
+        let accounts = follow(from, &only, &self.accounts, |_, o| Held::of(o, bare::<ServiceAccount>), |_| {});
+        let claims = follow(from, &only, &self.claims, |_, o| Held::of(o, claim_size), |_| {});
+        let budgets = follow(from, &only, &self.budgets, |_, o| Held::of(o, protected_since), |_| {});
+        let policies = follow(from, &only, &self.policies, |_, o| Held::of(o, bare::<NetworkPolicy>), |_| {});
         tokio::join!(pods, deployments, config_maps, services, accounts, claims, budgets, policies);
     }
 
@@ -199,7 +209,7 @@ fn own<T>(index: &Index<Held<T>>, owner: &Owner, name: &str, runtime_uid: &str) 
 
 async fn follow<K, V>(
     (client, namespaces): (&Client, &[String]),
-    queue: &Queue,
+    wake: &impl Fn(Owner),
     index: &Index<V>,
     keep: impl Fn(&Owner, Decoded<K>) -> V,
     gone: impl Fn(&V),
@@ -220,7 +230,7 @@ async fn follow<K, V>(
         };
         let change = index.take_in(event, &keep);
         change.gone.iter().for_each(|object| gone(object));
-        change.touched.into_iter().for_each(|owner| queue.wake(owner));
+        change.touched.into_iter().for_each(wake);
     }
 }
 

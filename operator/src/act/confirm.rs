@@ -37,7 +37,8 @@ struct Freezes {
 /// The last list of freezes, which serves all who asked before it was begun.
 #[derive(Debug, Default)]
 pub(super) struct LastFreezes {
-    last: tokio::sync::Mutex<Option<(Instant, Arc<Freezes>)>>,
+    /// None of one that failed.
+    last: tokio::sync::Mutex<Option<(Instant, Option<Arc<Freezes>>)>>,
 }
 
 impl LastFreezes {
@@ -45,14 +46,14 @@ impl LastFreezes {
     async fn of(&self, list: impl AsyncFnOnce() -> Result<Freezes, Error>) -> Result<Arc<Freezes>, Error> {
         let asked = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some((begun, freezes)) = last.as_ref().filter(|(begun, _)| *begun > asked) {
-            tracing::trace!(age = ?begun.elapsed(), "list_shared");
-            return Ok(Arc::clone(freezes));
+        if let Some((_, freezes)) = last.as_ref().filter(|(begun, _)| *begun > asked) {
+            // The failure of one is that of all who waited for it: each would wait as long for its own.
+            return freezes.clone().ok_or_else(|| Error::Conflict { what: "the list of AgentFreezes".to_owned() });
         }
         let begun = Instant::now();
-        let freezes = Arc::new(list().await?);
-        *last = Some((begun, Arc::clone(&freezes)));
-        Ok(freezes)
+        let listed = list().await.map(Arc::new);
+        *last = Some((begun, listed.as_ref().ok().cloned()));
+        listed
     }
 }
 

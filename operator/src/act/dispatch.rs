@@ -259,6 +259,8 @@ impl Inner {
                 return;
             }
         }
+        // What is heard may ask for a brake, and a visit may wait for a write.
+        self.onsets.wake(owner.clone());
         self.queue.wake(owner);
     }
 

@@ -49,8 +49,7 @@ pub(super) async fn keep(context: &Arc<Context>) {
         if is_due(context, listed.as_ref(), newest) {
             listed = list(context, listed).await;
         }
-        let lists = listed.is_some() && !is_due(context, listed.as_ref(), newest);
-        again = (!lists).then_some(LISTS_APART);
+        again = wants_list(context, listed.as_ref(), newest).then_some(LISTS_APART);
         write(context, &picture, &seen, listed.as_ref()).await;
     }
 }
@@ -71,11 +70,16 @@ fn key(freeze: &AgentFreeze) -> String {
     format!("{}.{}", freeze.uid().unwrap_or_default(), freeze.metadata.generation.unwrap_or(0))
 }
 
-/// Whether all pods are to be listed: the newest freeze is newer than the last list, or that showed unseen ones.
+/// Whether all pods are to be listed now.
 fn is_due(context: &Context, listed: Option<&Listed>, newest: Option<Instant>) -> bool {
+    let paced = listed.is_none_or(|listed| listed.begun.elapsed() >= LISTS_APART);
+    paced && wants_list(context, listed, newest)
+}
+
+/// Whether all pods are to be listed: the newest freeze is newer than the last list, or that showed unseen ones.
+fn wants_list(context: &Context, listed: Option<&Listed>, newest: Option<Instant>) -> bool {
     let Some(listed) = listed else { return newest.is_some() };
-    listed.begun.elapsed() >= LISTS_APART
-        && (newest.is_some_and(|newest| newest >= listed.begun) || !unseen(context, listed).is_empty())
+    newest.is_some_and(|newest| newest >= listed.begun || !unseen(context, listed).is_empty())
 }
 
 async fn list(context: &Context, before: Option<Listed>) -> Option<Listed> {

@@ -58,7 +58,7 @@ pub struct BrakeOutcome {
     pub reply: BrakeReply,
     /// How often it failed in a row.
     pub failures: u32,
-    /// Not called again before this.
+    /// Not called again before this; of one that holds, when every call from before it has ended.
     pub next_attempt: Timestamp,
 }
 

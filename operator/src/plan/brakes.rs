@@ -51,6 +51,8 @@ pub fn brakes(seen: &Observed, now: Timestamp) -> BrakePlan {
             None => plan.orders.extend(hooks::orders(seen, &hooks)),
         }
     }
+    // No visit need come for these while a write hangs.
+    plan.again = [plan.again, effective.edge, hooks.again()].into_iter().flatten().min();
     plan
 }
 
@@ -173,10 +175,13 @@ fn lists(status: &Status, id: &str) -> bool {
 fn is_lost(seen: &Observed, step: &Step) -> bool {
     seen.pods.iter().any(|pod| {
         let Some(contact) = seen.contacts.get(&pod.uid) else { return false };
-        let held = contact.brake.as_deref().is_some_and(|last| {
-            last.id == step.id && last.reply == BrakeReply::Held && last.container == pod.container
-        });
-        held && contact.answer.as_ref().is_some_and(|heard| !lists(&heard.status, &step.id))
+        let held = contact
+            .brake
+            .as_deref()
+            .filter(|last| last.id == step.id && last.reply == BrakeReply::Held && last.container == pod.container);
+        // Answers may overtake each other: one from before the brake says nothing.
+        let answer = held.and_then(|last| contact.answer.as_ref().filter(|heard| heard.at > last.next_attempt));
+        answer.is_some_and(|heard| !lists(&heard.status, &step.id))
     })
 }
 

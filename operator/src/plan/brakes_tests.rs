@@ -174,13 +174,31 @@ fn pod_that_lost_a_brake_is_braked_by_another_name() {
     assert_eq!((brake(&mut world), brake(&mut world)), (2, 0));
     let before = names(&world)[0].clone();
     // A leader that was deposed lets go of it.
+    world.now += jiff::SignedDuration::from_secs(1);
     world.pods[0].brakes = Some(Brakes::default());
     world.pods[0].state = State::Running;
     let heard = answer(&world.pods[0]);
-    *world.contacts.get_mut("pod-1").unwrap().heard() = heard;
+    let contact = world.contacts.get_mut("pod-1").unwrap();
+    *contact.heard() = heard;
+    Arc::make_mut(contact.answer.as_mut().unwrap()).at = world.now;
     assert_eq!(brake(&mut world), 2);
     assert_eq!(names(&world)[0].len(), 1);
     assert_ne!(names(&world)[0], before, "a late release of the first does not let go of the second");
+}
+
+#[test]
+fn braked_object_stays_held_when_its_freeze_can_be_read_no_more() {
+    let mut world = running(2);
+    world.unwritable = true;
+    world.fleet.freezes = vec![freeze("stop", HeldState::Paused)];
+    brake(&mut world);
+    world.fleet.freezes.clear();
+    let why = "AgentFreeze stop cannot be decoded".to_owned();
+    world.fleet.unknown = Some(crate::observe::fleet::Unknown { since: world.now, why });
+    for onset in [world.onset.clone(), None] {
+        world.onset = onset;
+        assert_eq!(world.plan().boot.unwrap().file.state, Desired::Paused, "also for a leader that has just begun");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use lifecycle::{Desired, DrainMode};
 
 use super::policy::{self, Policy, RECONCILE_ANNOTATION, held, in_force, is_disabled, is_left_alone};
 use super::spans::until;
-use super::{freezes, windows};
+use super::{freezes, releases, windows};
 use crate::observe::{Legible, Observed};
 
 /// The source of what is paused because its pods are replaced.
@@ -304,9 +304,13 @@ fn most_severe(claims: Vec<Claim>, own: Policy, disabled: bool) -> Effective {
 /// What an object is at present, below which it does not go while freezes are unknown. One of which nothing
 /// is known has never run, and does not begin to.
 fn floor(seen: &Observed, wanted: &Policy) -> Policy {
-    match (in_force(seen), present(&seen.runtime)) {
+    let known = match (in_force(seen), present(&seen.runtime)) {
         (Some(file), _) => Policy::from(file),
         (None, Some((_, desired))) => Policy { desired, ..wanted.clone() },
         (None, None) => Policy { desired: Desired::Paused, ..wanted.clone() },
-    }
+    };
+    // What it is held by without a file: a freeze that can be read no more has braked it.
+    let onset = seen.onset.as_ref().map_or(Desired::Running, |onset| onset.state);
+    let braked = if releases::any_unnamed(seen) { Desired::Paused } else { Desired::Running };
+    Policy { desired: known.desired.max(onset).max(braked), ..known }
 }

@@ -55,7 +55,7 @@ pub(super) fn decide(seen: &Observed, settings: &Settings, policy: &Policy, hook
     let kept = current.filter(asked).filter(|file| file.epoch >= known || !may_raise(seen, file, now));
     let kept = kept.filter(|file| !is_contradicted(seen, file));
     // Pods that hold more than is asked for are let go of by another epoch.
-    let frees = kept.is_some_and(|file| releases::are_due(seen, file, policy, now));
+    let frees = !hooks.holds && kept.is_some_and(|file| releases::are_due(seen, file, policy, now));
     let kept = kept.filter(|_| !frees);
     let (file, same) = match kept {
         Some(file) if file.keys == keys => {

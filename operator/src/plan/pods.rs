@@ -209,7 +209,6 @@ fn call(
             release_epoch: Some(file.release_epoch).filter(|release| *release > 0),
             // Others refuse a field that they do not know.
             releases: file.releases.iter().filter(|_| knows_brakes).cloned().collect(),
-            ..Command::default()
         };
         return Some(Call::Command { verb: policy.desired.verb(), body: Box::new(body) });
     }

@@ -21,7 +21,9 @@ const RAISE: Duration = Duration::from_secs(10);
 pub(super) fn are_due(seen: &Observed, file: &BootFile, policy: &Policy, now: Timestamp) -> bool {
     let begun = seen.epoch_since.filter(|(epoch, from)| *epoch == file.epoch && *from <= now);
     let may_raise = begun.is_none_or(|(_, from)| since(now, from) >= RAISE);
-    may_raise && braked(seen).any(|(_, status)| is_held_back(status, file, policy))
+    // One that does not answer is let go of when it does.
+    let answers = |pod: &PodFacts| seen.contacts.get(&pod.uid).is_some_and(|contact| contact.failing_since.is_none());
+    may_raise && braked(seen).any(|(pod, status)| answers(pod) && is_held_back(status, file, policy))
 }
 
 fn is_held_back(status: &Status, file: &BootFile, policy: &Policy) -> bool {
@@ -99,6 +101,12 @@ pub(super) fn carried(seen: &Observed, current: Option<&BootFile>) -> Vec<String
 fn braked(seen: &Observed) -> impl Iterator<Item = (&PodFacts, &Status)> {
     let live = seen.pods.iter().filter(|pod| !pod.ended);
     live.filter_map(|pod| Some((pod.as_ref(), answer(seen, pod)?))).filter(|(_, status)| !status.brake_ids().is_empty())
+}
+
+/// Whether a pod holds by a brake that the file in the store does not let go of.
+pub(super) fn any_unnamed(seen: &Observed) -> bool {
+    let named = in_force(seen).map(|file| file.releases.as_slice()).unwrap_or_default();
+    braked(seen).any(|(_, status)| status.brake_ids().iter().any(|id| !named.contains(id)))
 }
 
 /// What a pod said last. A brake outlives the container that set it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lifecycle::client::Error;
 use lifecycle::wire::{BrakeCommand, Status};
 use tracing::{Instrument as _, Span};
@@ -51,11 +51,11 @@ impl Inner {
         let failure = answer.as_ref().err().map(|error| (error.label(), error.to_string()));
         self.note(&order, begun, failure.as_ref().map(|(label, why)| (*label, why)));
         let held = self.record_brake(&order, &brake.id, number, answer);
-        self.wake(owner.clone()).await;
         if !held {
-            // It is judged anew whether it is still to be set, and by which epoch.
-            self.onsets.wake(owner);
+            // It is judged anew at once whether it is still to be set, and by which epoch.
+            self.onsets.wake(owner.clone());
         }
+        self.wake(owner).await;
     }
 
     async fn send_brake(&self, order: &Order, brake: &BrakeCommand) -> Result<Status, Error> {
@@ -102,6 +102,8 @@ fn outcome(contact: &Contact, order: &Order, id: &str, reply: BrakeReply, now: T
     // By the epoch that it has just told it is called at once; one that is never content is called ever more rarely.
     let next_attempt = match reply {
         BrakeReply::Stale if failures == 1 => now,
+        // Answers to calls from before it may still come.
+        BrakeReply::Held => now + SignedDuration::try_from(DEADLINE).unwrap_or(SignedDuration::from_secs(3)),
         _ => now + pause(failures),
     };
     BrakeOutcome { id: id.to_owned(), container: order.container.clone(), reply, failures, next_attempt }
