@@ -364,13 +364,14 @@ mod tests {
         assert!(changed[&key()].drifted, "somebody else wrote it");
     }
 
+    fn object(version: &str) -> Arc<AgentRuntime> {
+        let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
+        object.metadata.resource_version = Some(version.to_owned());
+        Arc::new(object)
+    }
+
     #[test]
     fn a_status_of_its_own_is_believed_until_the_watch_moves_on() {
-        let object = |version: &str| {
-            let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
-            object.metadata.resource_version = Some(version.to_owned());
-            Arc::new(object)
-        };
         let mut memory = Memory::default();
         let _ = memory.runtime(object("1"));
         memory.wrote_status(object("2"), Some("1".to_owned()), Timestamp::UNIX_EPOCH);
@@ -382,11 +383,6 @@ mod tests {
 
     #[test]
     fn spec_that_is_shown_before_the_answer_of_a_status_write_is_obeyed() {
-        let object = |version: &str| {
-            let mut object = AgentRuntime::new("demo", crds::AgentRuntimeSpec::default());
-            object.metadata.resource_version = Some(version.to_owned());
-            Arc::new(object)
-        };
         let mut memory = Memory::default();
         let _ = memory.runtime(object("1"));
         // Another lane looks while the answer is on its way.

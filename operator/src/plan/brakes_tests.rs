@@ -97,7 +97,7 @@ fn pod_gets_brakes_and_questions_alone_until_the_file_is_stored() {
 }
 
 #[test]
-fn pod_that_boots_while_the_file_says_run_is_braked_before_it_is_confirmed() {
+fn pod_that_boots_by_an_open_file_is_braked_before_it_is_confirmed() {
     let mut world = running(1);
     world.unwritable = true;
     world.fleet.freezes = vec![freeze("stop", HeldState::Paused)];

@@ -79,7 +79,7 @@ fn pod_without_a_container_holds_by_the_file_that_it_boots_by() {
 }
 
 #[test]
-fn pod_that_does_not_answer_is_unreachable_and_an_older_container_says_nothing() {
+fn pod_without_an_answer_of_its_container_is_not_counted_as_holding() {
     let paused = file(Desired::Paused, 5, &[]);
     let mut failing = contact(status(State::Paused, 5, &[], 0, false), "c");
     failing.failing_since = Some(Timestamp::UNIX_EPOCH);

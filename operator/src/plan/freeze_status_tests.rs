@@ -111,7 +111,7 @@ fn paused_is_not_enough_for_a_freeze_that_stops() {
 }
 
 #[test]
-fn a_runtime_that_cannot_be_asked_makes_it_unknown_and_an_overdue_drain_stalls_it() {
+fn freeze_is_unknown_by_a_runtime_out_of_reach_and_stalled_by_a_late_one() {
     let stop = freeze(AgentFreezeSpec::default());
     let lost = runtime("a", DesiredState::Paused, Some(RuntimeState::Unknown));
     let status = reported(&stop, &[lost], at(0));
