@@ -35,12 +35,6 @@ pub enum Command {
         /// The port of the lifecycle server.
         #[arg(long, env = "HIVE_LIFECYCLE_PORT", default_value_t = 8080)]
         port: u16,
-        /// The address that it listens on.
-        #[arg(long, env = "HIVE_LIFECYCLE_HOST", default_value = "0.0.0.0")]
-        host: std::net::IpAddr,
-        /// Without the lifecycle server there is nothing to ask: the runtime is as alive as its process.
-        #[arg(long, env = "HIVE_LIFECYCLE_ENABLED", default_value_t = false, action = clap::ArgAction::Set)]
-        enabled: bool,
     },
     /// Serve pages for the examples to watch: / answers at once, /slow?seconds=N after N seconds.
     #[command(hide = true)]

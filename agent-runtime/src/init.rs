@@ -1,7 +1,6 @@
 //! Process 1 of a container: runs the runtime as its child, hands signals on, and reaps what the
 //! programs of an agent leave behind. The kernel gives every orphan to process 1.
 
-use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
@@ -18,14 +17,12 @@ pub fn is_first() -> bool {
 /// # Errors
 /// The child cannot be started, or signals cannot be listened for.
 pub fn run() -> std::io::Result<ExitCode> {
-    crate::programs::hide()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (mut children, mut term) = (signal(SignalKind::child())?, signal(SignalKind::terminate())?);
         let mut int = signal(SignalKind::interrupt())?;
         // Not through tokio, which would wait for the child itself.
-        // In a group of its own: a terminal's Ctrl-C comes once, from here, and is no second signal.
-        let child = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).process_group(0).spawn()?;
+        let child = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).spawn()?;
         let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         loop {
             if let Some(code) = reap(child)? {

@@ -3,17 +3,13 @@
 //! `control` feeds the state machine of the contract and makes the `gate` obey it; `engine` runs what
 //! the gate admits and writes each step to the `store`; `server` is the API, `shutdown` the way out.
 
-pub mod bounds;
 pub mod config;
 pub mod control;
-pub mod deed;
 pub mod definition;
 pub mod engine;
 pub mod gate;
 pub mod init;
-mod lines;
 pub mod llm;
-pub mod programs;
 pub mod sample_site;
 pub mod serve;
 pub mod server;

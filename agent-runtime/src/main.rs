@@ -17,10 +17,7 @@ fn main() -> ExitCode {
         Command::Validate { file } => validate(&file),
         Command::Schema => print(&definition::schema()),
         Command::Openapi => print(&server::document()),
-        Command::Healthcheck { enabled: false, .. } => ExitCode::SUCCESS,
-        Command::Healthcheck { port, host, .. } => {
-            told("not alive", lifecycle::probe::check_at((host, port).into(), "/health/live"))
-        }
+        Command::Healthcheck { port } => told("not alive", lifecycle::probe::check(port, "/health/live")),
         Command::SampleSite { port } => block_on(async { told("cannot serve", sample_site::serve(port).await) }),
     }
 }

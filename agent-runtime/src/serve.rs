@@ -12,8 +12,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
 use crate::control::{Controller, record};
-use crate::deed::watched;
-use crate::programs;
 use crate::server::{Leaving, Server};
 use crate::shutdown;
 use crate::telemetry::Telemetry;
@@ -37,9 +35,6 @@ pub enum Error {
         /// What the kernel said.
         source: std::io::Error,
     },
-    /// The kernel does not let it have the programs that it starts.
-    #[error("cannot take charge of the programs that are started: {0}")]
-    Programs(std::io::Error),
     /// Signals cannot be listened for.
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
@@ -74,8 +69,6 @@ impl Signals {
 pub async fn serve(config: Serve, export: Option<Export>) -> Result<ExitCode, Error> {
     let mut signals = Signals::new()?;
     let broken = CancellationToken::new();
-    programs::begin().map_err(Error::Programs)?;
-    watched("what reaps programs", broken.clone(), programs::reap_on());
     let controller = Arc::new(Controller::new(config.clone(), Arc::new(Telemetry::default()), broken.clone())?);
     let server = if config.lifecycle_enabled {
         Some(listen(&config, &controller).await?)
@@ -83,13 +76,9 @@ pub async fn serve(config: Serve, export: Option<Export>) -> Result<ExitCode, Er
         tracing::info!("the lifecycle server is off: set HIVE_LIFECYCLE_ENABLED=true to turn it on");
         None
     };
-    let mut driver = tokio::spawn(Arc::clone(&controller).drive());
+    let driver = tokio::spawn(Arc::clone(&controller).drive());
     let by_term = tokio::select! {
         by_term = signals.next() => by_term,
-        ended = &mut driver => {
-            tracing::error!(?ended, "what drives the runtime has ended: the process ends, and the next one goes on");
-            return Ok(ExitCode::FAILURE);
-        }
         () = broken.cancelled() => return Ok(ExitCode::FAILURE),
     };
     tracing::info!(signal = if by_term { "SIGTERM" } else { "SIGINT" }, "shutting down");

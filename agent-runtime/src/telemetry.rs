@@ -59,8 +59,6 @@ pub struct Gauges {
     pub open: bool,
     /// The epoch held.
     pub epoch: i64,
-    /// Executions that were found not to be readable.
-    pub unreadable: usize,
 }
 
 /// Counts what the runtime does.
@@ -76,7 +74,6 @@ pub struct Telemetry {
     parked: Gauge<i64, AtomicI64>,
     open: Gauge<i64, AtomicI64>,
     epoch: Gauge<i64, AtomicI64>,
-    unreadable: Gauge<i64, AtomicI64>,
     tokens: Family<DirectionLabel, Counter>,
     run_seconds: Family<EntryLabel, Histogram>,
     recent: Mutex<VecDeque<bool>>,
@@ -110,8 +107,6 @@ impl Default for Telemetry {
         let parked = gauge(&mut registry, "executions_parked", "Executions parked until a time");
         let open = gauge(&mut registry, "gate_open", "1 while executions are admitted");
         let epoch = gauge(&mut registry, "epoch", "The highest epoch accepted");
-        let unreadable =
-            gauge(&mut registry, "executions_unreadable", "Executions left out because their records cannot be read");
         Self {
             registry,
             executions,
@@ -123,7 +118,6 @@ impl Default for Telemetry {
             parked,
             open,
             epoch,
-            unreadable,
             tokens,
             run_seconds,
             recent: Mutex::default(),
@@ -211,7 +205,6 @@ impl Telemetry {
         set(&self.parked, gauges.parked);
         self.open.set(i64::from(gauges.open));
         self.epoch.set(gauges.epoch);
-        set(&self.unreadable, gauges.unreadable);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

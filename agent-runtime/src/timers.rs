@@ -7,23 +7,21 @@ use jiff::Timestamp;
 use lifecycle::machine::GateMode;
 use tokio_util::sync::CancellationToken;
 
-use crate::deed::{carried_out, watched};
 use crate::definition::{Schedule, Trigger};
 use crate::engine::Engine;
 use crate::gate::Gate;
-use crate::store;
 
 /// The wall clock may be set while a timer sleeps, so it never sleeps longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// Runs the timers of the engine's present definition until `stop`. `broken` is told if one of them fails for good.
-pub fn start(engine: &Arc<Engine>, gate: &Arc<Gate>, stop: &CancellationToken, broken: &CancellationToken) {
+/// Runs the timers of the engine's present definition until `stop`.
+pub fn start(engine: &Arc<Engine>, gate: &Arc<Gate>, stop: &CancellationToken) {
     let agent = engine.agent();
     for (id, entry) in &agent.entry_points {
         if let Trigger::Timer(schedule) = &entry.trigger {
             let timer = run(id.clone(), schedule.as_ref().clone(), Arc::clone(engine), Arc::clone(gate));
             let stop = stop.clone();
-            watched("a timer", broken.clone(), async move { stop.run_until_cancelled(timer).await });
+            tokio::spawn(async move { stop.run_until_cancelled(timer).await });
         }
     }
 }
@@ -51,7 +49,7 @@ async fn run(id: String, schedule: Schedule, engine: Arc<Engine>, gate: Arc<Gate
 }
 
 /// Waits until something may start, and makes up for the newest tick that was missed, if the timer asks for it.
-async fn make_up(id: &str, schedule: &Schedule, engine: &Arc<Engine>, gate: &Gate) {
+async fn make_up(id: &str, schedule: &Schedule, engine: &Engine, gate: &Gate) {
     if schedule.catch_up.is_none() {
         return;
     }
@@ -71,11 +69,8 @@ async fn make_up(id: &str, schedule: &Schedule, engine: &Arc<Engine>, gate: &Gat
     }
 }
 
-/// A tick that is being written is written and begun to its end, though its timer is stopped meanwhile.
-async fn fire(id: &str, due: Timestamp, engine: &Arc<Engine>) {
-    let (name, ticking) = (id.to_owned(), Arc::clone(engine));
-    let ticked = carried_out("a tick", async move { ticking.tick(&name, due).await }).await;
-    if let Err(error) = ticked.unwrap_or_else(|undone| Err(store::Error::Broken(undone.to_string()))) {
+async fn fire(id: &str, due: Timestamp, engine: &Engine) {
+    if let Err(error) = engine.tick(id, due).await {
         tracing::error!(entry_point = id, %due, %error, "a tick could not be written");
     }
 }

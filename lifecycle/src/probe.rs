@@ -1,7 +1,7 @@
 //! A container's own health check: one GET over loopback, for images without a shell.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// The whole check takes no longer than a few of these.
@@ -12,21 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// It does not answer, or not with 200.
 pub fn check(port: u16, path: &str) -> std::io::Result<()> {
-    check_at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), path)
-}
-
-/// Asks the server that listens on an address; of one that listens on all, the loopback is asked.
-///
-/// # Errors
-/// It does not answer, or not with 200.
-pub fn check_at(address: SocketAddr, path: &str) -> std::io::Result<()> {
-    let connect = |host: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(host, address.port()), PATIENCE);
-    let mut stream = if address.ip().is_unspecified() {
-        // A machine may have either family, or both.
-        connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?
-    } else {
-        connect(address.ip())?
-    };
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

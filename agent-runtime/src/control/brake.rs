@@ -1,6 +1,5 @@
 //! Brakes: what closes the gate in one call, and stays until it is named.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lifecycle::machine::BrakeDecision;
@@ -8,8 +7,7 @@ use lifecycle::wire::BrakeCommand;
 use lifecycle::{Brake, DrainMode, Machine, Record};
 
 use super::record::{self, Fence};
-use super::{Controller, Unobeyed};
-use crate::deed::carried_out;
+use super::{Broken, Controller};
 
 impl Controller {
     /// Obeys a brake. When this returns, the gate is closed and the brake is on disk. No shared store is told: the
@@ -17,18 +15,13 @@ impl Controller {
     ///
     /// # Errors
     /// The record could not be written; nothing is acknowledged and the process ends.
-    pub async fn brake(self: &Arc<Self>, brake: Brake, body: &BrakeCommand) -> Result<BrakeDecision, Unobeyed> {
-        let (controller, body) = (Arc::clone(self), body.clone());
-        carried_out("the brake", async move { controller.brake_now(brake, &body).await }).await?
-    }
-
-    async fn brake_now(&self, brake: Brake, body: &BrakeCommand) -> Result<BrakeDecision, Unobeyed> {
+    pub async fn brake(&self, brake: Brake, body: &BrakeCommand) -> Result<BrakeDecision, Broken> {
         let mut core = self.core.lock().await;
-        let (id, epoch, mode, verb) = (brake.id.clone(), brake.epoch, brake.mode, brake.state.verb());
+        let (id, epoch, mode) = (brake.id.clone(), brake.epoch, brake.mode);
         let decision = self.change(&mut core, |machine, idle| machine.brake(brake, idle)).await?;
         let is_set = matches!(decision, BrakeDecision::Reached | BrakeDecision::Accepted);
         if is_set {
-            self.set_deadline(&mut core, verb, body.into());
+            self.set_deadline(&mut core, body.into());
         }
         self.publish(&core);
         if is_set && core.machine.cancels() {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use lifecycle::machine::{Event, GateMode, Next, Phase};
 use lifecycle::{BootFile, Desired, OnDrainTimeout};
 use tokio::task::JoinHandle;
@@ -45,13 +46,6 @@ impl Controller {
                 timers.cancel();
                 timers = CancellationToken::new();
                 loading = Some(tokio::spawn(Arc::clone(&self).load(timers.clone())));
-            }
-            if !matches!(phase, Phase::Starting(_))
-                && let Some(begun) = loading.take()
-            {
-                // What it has started goes with it.
-                begun.abort();
-                timers.cancel();
             }
             if matches!(phase, Phase::Stopping(Next::Exit)) {
                 timers.cancel();
@@ -108,7 +102,7 @@ impl Controller {
         let deadline = shown
             .drain
             .filter(|drain| !drain.passed)
-            .map(|drain| drain.deadline.saturating_duration_since(Instant::now()));
+            .map(|drain| Duration::try_from(drain.deadline.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO));
         let due = due.into_iter().flatten().map(|at| at.saturating_duration_since(Instant::now()));
         let boot = shown.machine.boot_hold.then_some(LOOK_AT_BOOT);
         due.chain(deadline).chain(boot).min().unwrap_or(LONG)
@@ -159,8 +153,7 @@ impl Controller {
 
     /// The deadline of a drain: a pause goes on or stops at the next step, a stop interrupts.
     async fn check_deadline(&self) -> Result<(), Broken> {
-        let now = Instant::now();
-        let due = |drain: Drain| !drain.passed && drain.deadline <= now;
+        let due = |drain: Drain| !drain.passed && drain.deadline <= Timestamp::now();
         if !self.shown.borrow().drain.is_some_and(due) {
             return Ok(());
         }

@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use super::Controller;
-use crate::deed::watched;
 use crate::definition::{self, Agent, Fault, Invalid};
 use crate::engine::{Engine, Reach};
 use crate::llm;
@@ -67,17 +66,15 @@ impl Controller {
             Arc::clone(engine)
         } else {
             let store = match self.config.shared_store()? {
-                Some(settings) => Store::connect(settings, self.broken.clone()).await?,
+                Some(settings) => Store::connect(settings).await?,
                 None => Store::open(&self.config.data_dir, self.broken.clone())?,
             };
             let (gate, telemetry) = (Arc::clone(&self.gate), Arc::clone(&self.telemetry));
             let rate = self.config.resume_rate;
             let engine = Arc::new(Engine::new(gate, store, telemetry, Arc::clone(&agent), rate).await?);
-            let broken = || self.broken.clone();
-            watched("what begins executions", broken(), Arc::clone(&engine).schedule(broken()));
-            let sweep = sweep(Arc::clone(&engine), self.config.retention_days, broken());
-            watched("what throws away what is old", broken(), sweep);
-            watched("what tells other replicas", broken(), Arc::clone(&self).share_on(broken()));
+            tokio::spawn(Arc::clone(&engine).schedule(self.broken.clone()));
+            tokio::spawn(sweep(Arc::clone(&engine), self.config.retention_days, self.broken.clone()));
+            tokio::spawn(Arc::clone(&self).share_on(self.broken.clone()));
             Arc::clone(self.engine.get_or_init(|| engine))
         };
         self.cancel_what_was_left();
@@ -85,7 +82,7 @@ impl Controller {
         engine.equip(reach);
         before.close().await;
         engine.adopt(Arc::clone(&agent)).await?;
-        timers::start(&engine, &self.gate, &timers, &self.broken);
+        timers::start(&engine, &self.gate, &timers);
         let entry_points: Vec<&String> = agent.entry_points.keys().collect();
         tracing::info!(agent = %agent.name, ?entry_points, "the agent is loaded");
         Ok(())
@@ -107,16 +104,8 @@ impl Controller {
         // Nothing is started for an agent that names no tool.
         let wanted = agent.tools();
         let servers = if wanted.is_empty() { Servers::default() } else { servers };
-        let (files, hidden) = (self.config.data_dir.join("files"), agent.secret_variables());
-        let toolbox = Toolbox::connect(servers, files, &hidden).await;
+        let toolbox = Toolbox::connect(servers, self.config.data_dir.join("files")).await.map_err(Error::Tools)?;
         let missing: Vec<(&str, &str)> = wanted.into_iter().filter(|(tool, _)| toolbox.get(tool).is_none()).collect();
-        if let (false, Some(error)) = (missing.is_empty(), toolbox.away().first()) {
-            // It may be the one that offers what is missing.
-            let error = error.clone();
-            toolbox.close().await;
-            return Err(Error::Tools(error));
-        }
-        toolbox.away().iter().for_each(|error| tracing::warn!(%error, "no node needs what it may offer"));
         if let Some((tool, node)) = missing.first() {
             if !self.config.allow_missing_tools {
                 toolbox.close().await;

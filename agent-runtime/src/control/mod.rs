@@ -16,7 +16,7 @@ mod status;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lifecycle::fence::Record;
 use lifecycle::machine::{Decision, Event, GateMode, Next, Phase};
@@ -27,14 +27,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::drain::Drain;
 use crate::config::{Serve, WhilePaused};
-use crate::deed::{UndoneError, carried_out};
 use crate::engine::Engine;
 use crate::gate::Gate;
 use crate::store;
 use crate::telemetry::Telemetry;
 
-/// Servers of tools have ended within this, or the kernel holds them.
-const UNLOADED_WITHIN: Duration = Duration::from_secs(5);
 /// Long polls at once; one more is answered at once.
 const MAX_WAITERS: usize = 64;
 
@@ -103,9 +100,6 @@ pub enum Unobeyed {
     /// It is not on disk.
     #[error(transparent)]
     Broken(#[from] Broken),
-    /// Nobody knows whether it was obeyed.
-    #[error(transparent)]
-    Undone(#[from] UndoneError),
     /// The shared store did not hear of it; asked again, it is told again.
     #[error("this replica obeys, but the others' claims were not told: {0}")]
     Unshared(#[from] store::Error),
@@ -205,12 +199,7 @@ impl Controller {
     /// # Errors
     /// The record could not be written; nothing is acknowledged and the process ends. Or the shared store is out of
     /// reach: this replica obeys, and the others may not have heard of it.
-    pub async fn obey(self: &Arc<Self>, verb: Verb, body: &Command) -> Result<Decision, Unobeyed> {
-        let (controller, body) = (Arc::clone(self), body.clone());
-        carried_out("the verb", async move { controller.obey_now(verb, &body).await }).await?
-    }
-
-    async fn obey_now(&self, verb: Verb, body: &Command) -> Result<Decision, Unobeyed> {
+    pub async fn obey(&self, verb: Verb, body: &Command) -> Result<Decision, Unobeyed> {
         let mut core = self.core.lock().await;
         let mode = body.mode.unwrap_or_default();
         let held = core.machine.holds.operator;
@@ -226,7 +215,7 @@ impl Controller {
             })
             .await?;
         if matches!(decision, Decision::Reached | Decision::Accepted) {
-            self.set_deadline(&mut core, verb, body.into());
+            self.set_deadline(&mut core, body.into());
         }
         self.publish(&core);
         if core.machine.cancels() {
@@ -270,28 +259,19 @@ impl Controller {
         });
         core.machine = next;
         self.record(core).await?;
-        if core.machine.phase == Phase::Stopped && before.phase != Phase::Stopped {
-            self.unload().await;
-        }
         let next = &core.machine;
         if before.state() != next.state() {
             tracing::info!(from = %before.state(), to = %next.state(), epoch = next.epoch, "state");
         }
         let opens = mode_of(next, open) == GateMode::Open;
-        core.drain = core.drain.filter(|drain| drain.goes_on_in(next.phase));
+        if !is_draining(next.phase) {
+            core.drain = None;
+        }
         if opens {
             self.publish(core);
             self.gate.transition(|_| (GateMode::Open, ()));
         }
         Ok(value)
-    }
-
-    /// Ends the servers of tools, before it is shown that nothing is loaded.
-    async fn unload(&self) {
-        let Some(engine) = self.engine() else { return };
-        if tokio::time::timeout(UNLOADED_WITHIN, engine.toolbox().close()).await.is_err() {
-            tracing::error!("servers of tools were killed and have not ended: the kernel does not let go of them");
-        }
     }
 
     async fn record(&self, core: &mut Core) -> Result<(), Broken> {

@@ -37,7 +37,7 @@ impl Controller {
             holds: shown.machine.hold_names(),
             brakes: Some(shown.machine.brakes.ids()),
             features: vec![FEATURE.to_owned()],
-            drain_deadline: shown.drain.map(|drain| drain.shown.to_string()),
+            drain_deadline: shown.drain.map(|drain| drain.deadline.to_string()),
             held_by: if draining { self.gate.holders(HOLDERS) } else { Vec::new() },
             boot_id: self.boot_id.clone(),
             version: format!("{}.{}", self.boot_id, shown.version),
@@ -88,7 +88,6 @@ impl Controller {
             parked: waiting.parked,
             open: self.gate.mode() == GateMode::Open,
             epoch: self.shown.borrow().machine.epoch,
-            unreadable: self.engine().map_or(0, |engine| engine.store().unreadable()),
         }
     }
 }

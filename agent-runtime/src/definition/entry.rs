@@ -74,21 +74,17 @@ impl Secret {
     /// The secret.
     ///
     /// # Errors
-    /// The variable is not set, the file cannot be read, or there is nothing in it.
+    /// The variable is not set, or the file cannot be read.
     pub fn read(&self) -> Result<String, String> {
-        let (secret, place) = match self {
-            Self::Literal(secret) => (secret.clone(), "the definition".to_owned()),
+        match self {
+            Self::Literal(secret) => Ok(secret.clone()),
             Self::Environment(name) => {
-                let value = std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))?;
-                (value, format!("the environment variable {name}"))
+                std::env::var(name).map_err(|_| format!("the environment variable {name} is not set"))
             }
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-                (text.trim().to_owned(), path.display().to_string())
-            }
-        };
-        // Anybody can sign with an empty key.
-        if secret.trim().is_empty() { Err(format!("{place} holds no secret: it is empty")) } else { Ok(secret) }
+            Self::File(path) => std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| format!("{}: {error}", path.display())),
+        }
     }
 }
 

@@ -48,16 +48,6 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The environment variables that hold its secrets.
-    #[must_use]
-    pub fn secret_variables(&self) -> Vec<String> {
-        let secrets = self.entry_points.values().filter_map(|entry| match &entry.trigger {
-            Trigger::Webhook(Webhook { secret: Some(entry::Secret::Environment(name)), .. }) => Some(name.clone()),
-            Trigger::Webhook(_) | Trigger::Api | Trigger::Timer(_) | Trigger::Event(_) => None,
-        });
-        secrets.collect()
-    }
-
     /// The tools that its nodes name, each with the first node that does.
     #[must_use]
     pub fn tools(&self) -> BTreeMap<&str, &str> {

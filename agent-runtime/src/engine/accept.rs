@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::{Begun, Engine, Refused};
-use crate::definition::{Overlap, Trigger};
+use crate::definition::{EntryPoint, Overlap, Trigger};
 use crate::store::{Accepted, Error, Execution, Key};
 use crate::trace::{self, TraceContext};
 
@@ -26,7 +26,8 @@ impl Engine {
         if let Some(shared) = self.store.shared() {
             return self.begin_shared(shared, execution, entry, key.as_ref()).await;
         }
-        let Some(_reserved) = self.reserve(entry_point, entry.max_queued) else {
+        let reserved = self.queue().reserve(entry_point, entry.max_queued);
+        if !reserved {
             // What was accepted before is answered with its execution however long the line is.
             let known = match key {
                 Some(key) => self.store.known(entry_point, &key).await?,
@@ -37,14 +38,16 @@ impl Engine {
                 Some(Accepted::Clash) => Err(Refused::Clash),
                 Some(Accepted::New | Accepted::Full) | None => Err(Refused::Full(entry.max_queued)),
             };
-        };
-        match self.store.accept(execution.clone(), key).await {
-            Ok(Accepted::New) => Ok(self.enqueue(&execution)),
+        }
+        let begun = match self.store.accept(execution.clone(), key).await {
+            Ok(Accepted::New) => Ok(self.enqueue(execution, entry)),
             Ok(Accepted::Again(id)) => Ok(Begun { id, again: true }),
             Ok(Accepted::Clash) => Err(Refused::Clash),
             Ok(Accepted::Full) => Err(Refused::Full(entry.max_queued)),
             Err(error) => Err(Refused::Store(error)),
-        }
+        };
+        self.queue().unreserve(entry_point);
+        begun
     }
 
     /// Takes in a timer's tick: an execution, unless one of this entry point has not ended yet.
@@ -68,46 +71,16 @@ impl Engine {
         });
         let inserted = self.store.tick(entry_point.to_owned(), due, execution.clone()).await?;
         match execution {
-            Some(execution) if inserted => drop(self.enqueue(&execution)),
+            Some(execution) if inserted => drop(self.enqueue(execution, entry)),
             Some(_) | None => tracing::debug!(entry_point, %due, overlaps, "a tick was skipped"),
         }
         Ok(())
     }
 
-    fn reserve(&self, entry_point: &str, most: usize) -> Option<Reserved<'_>> {
-        let reserved = self.queue().reserve(entry_point, most);
-        reserved.then(|| Reserved { engine: self, entry_point: entry_point.to_owned() })
-    }
-
-    /// A place for what an event of a node begins, which is refused like any other trigger where the line is full. In
-    /// a shared store the line is as it was counted last.
-    pub(super) fn place_for(&self, entry_point: &str) -> Option<Reserved<'_>> {
-        let most = self.agent().entry_points.get(entry_point).map_or(0, |entry| entry.max_queued);
-        let queued = self
-            .store
-            .shared()
-            .map_or(0, |shared| shared.waiting().get(entry_point).map_or(0, |waiting| waiting.queued));
-        let place = if queued < most { self.reserve(entry_point, most - queued) } else { None };
-        if place.is_none() {
-            tracing::warn!(entry_point, most, "an event of a node begins nothing here: as many wait as may");
-        }
-        place
-    }
-
-    fn enqueue(&self, execution: &Execution) -> Begun {
-        self.line_up(execution);
-        Begun { id: execution.id.clone(), again: false }
-    }
-}
-
-/// A place in an entry point's line, given back when the execution is in it or was not accepted.
-pub(super) struct Reserved<'a> {
-    engine: &'a Engine,
-    entry_point: String,
-}
-
-impl Drop for Reserved<'_> {
-    fn drop(&mut self) {
-        self.engine.queue().unreserve(&self.entry_point);
+    fn enqueue(&self, execution: Execution, entry: &EntryPoint) -> Begun {
+        let id = execution.id.clone();
+        self.queue().put(execution, entry.priority);
+        self.changed.notify_one();
+        Begun { id, again: false }
     }
 }

@@ -13,7 +13,6 @@ mod plan;
 mod queue;
 mod ramp;
 mod request;
-mod run;
 mod shared;
 pub mod step;
 mod walk;
@@ -24,20 +23,22 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use lifecycle::machine::GateMode;
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 
 use crate::definition::{self, Agent};
-use crate::gate::Gate;
+use crate::gate::{ExecutionPermit, Gate};
 use crate::llm;
 use crate::store::{Error, Execution, State, Store};
 use crate::telemetry::Telemetry;
 use crate::tools::Toolbox;
 pub use follow::Happened;
+use order::Order;
 pub use orders::Disobeyed;
 pub use plan::Unanswered;
-use queue::{Queue, Waits};
+use queue::Queue;
 use ramp::Ramp;
-use run::Begins;
+use walk::Walked;
 
 /// Executions at once for an entry point that the present definition does not have any more.
 const ORPHAN_CONCURRENCY: usize = 10;
@@ -53,8 +54,6 @@ pub struct Engine {
     /// Bounds the starts after a resume. Locked before the queue.
     ramp: Mutex<Ramp>,
     changed: tokio::sync::Notify,
-    /// Told whenever an execution has come to another place.
-    moved: tokio::sync::Notify,
     current: RwLock<Arc<Agent>>,
     /// Every definition that an execution may still need, by hash.
     agents: Mutex<HashMap<String, Arc<Agent>>>,
@@ -137,20 +136,14 @@ impl Engine {
         let mut queue = Queue::default();
         let mut cancelled = Vec::new();
         // What a shared store holds is claimed one by one, and may be running in another replica.
-        for id in store.own_live_ids()? {
-            // One by one: together they may be more than there is memory for.
-            let execution = match store.get(&id).await {
-                Ok(Some(execution)) => execution,
-                // It is named and counted, and all else goes on.
-                Ok(None) | Err(Error::Foreign { .. }) => continue,
-                Err(error) => return Err(error),
-            };
+        let live = if store.shared().is_some() { Vec::new() } else { store.live().await? };
+        for execution in live {
             if execution.state == State::Cancelling {
-                cancelled.push(id);
+                cancelled.push(execution);
                 continue;
             }
             let priority = priority(&agents, &execution);
-            queue.put(Waits::of(&execution, priority, Timestamp::now()));
+            queue.put(execution, priority);
         }
         let engine = Self {
             gate,
@@ -160,7 +153,6 @@ impl Engine {
             queue: Mutex::new(queue),
             ramp: Mutex::new(Ramp::new(resume_rate)),
             changed: tokio::sync::Notify::new(),
-            moved: tokio::sync::Notify::new(),
             current: RwLock::new(agent),
             agents: Mutex::new(agents),
             reach: RwLock::default(),
@@ -169,8 +161,7 @@ impl Engine {
             tripped: tokio::sync::Notify::new(),
         };
         // Their effects ended with the process that ran them.
-        for id in cancelled {
-            let Some(mut execution) = engine.store.get(&id).await? else { continue };
+        for mut execution in cancelled {
             let planned = plan::cancel(&mut execution, false, Timestamp::now());
             let tokens = std::sync::atomic::AtomicI64::new(execution.tokens);
             engine.keep(&mut execution, planned, &tokens, Vec::new()).await?;
@@ -308,11 +299,40 @@ impl Engine {
                 return queue.next_due();
             };
             let (orders, obeyed) = Self::channel();
-            let Some((waits, run)) = queue.start(&entry, orders) else { return queue.next_due() };
+            let Some(execution) = queue.start(&entry, orders) else { return queue.next_due() };
             drop(queue);
             ramp.started(Instant::now());
-            tokio::spawn(Arc::clone(self).run(Begins::Waits(waits), permit, obeyed, run));
+            tokio::spawn(Arc::clone(self).run(execution, permit, obeyed, None));
         }
+    }
+
+    /// `claim` is the number of the claim under which an execution of a shared store runs.
+    async fn run(
+        self: Arc<Self>,
+        mut execution: Execution,
+        permit: ExecutionPermit,
+        mut orders: Receiver<Order>,
+        claim: Option<i64>,
+    ) {
+        let (entry_point, id) = (execution.entry_point.clone(), execution.id.clone());
+        let walked = self.walk(&mut execution, &permit, &mut orders).await;
+        if walked == Walked::Ended && execution.state == State::Failed {
+            self.note_failure();
+        }
+        if let (Some(shared), Some(claim)) = (self.store.shared(), claim) {
+            shared.let_go(&id, claim).await;
+        }
+        // The permit goes back only now, when the last effect has ended and its outcome is on disk.
+        drop(permit);
+        let priority = priority(&self.agents(), &execution);
+        let mut queue = self.queue();
+        queue.ended(&entry_point, &id);
+        match walked {
+            Walked::Rests if claim.is_none() => queue.put(execution, priority),
+            Walked::Rests | Walked::Ended | Walked::Lost => {}
+        }
+        drop(queue);
+        self.changed.notify_one();
     }
 
     fn definition_of(&self, execution: &Execution) -> Option<Arc<Agent>> {

@@ -11,7 +11,6 @@ use tracing::Instrument as _;
 use super::plan::Choice;
 use super::step::{Outcome, Step};
 use super::{Engine, exec, fill, plan};
-use crate::bounds;
 use crate::definition::{Agent, Edge, Node, NodeKind};
 use crate::gate::ExecutionPermit;
 use crate::llm::{Message, Request, Tool};
@@ -97,8 +96,7 @@ impl Engine {
             return Ok(outcome);
         }
         let (idempotency_key, trace) = (run.key("0"), run.trace.as_ref());
-        let hidden = run.agent.secret_variables();
-        let step = Step { execution: run.execution, idempotency_key, permit: run.permit, hidden: &hidden, trace };
+        let step = Step { execution: run.execution, idempotency_key, permit: run.permit, trace };
         let raw = match &node.kind {
             NodeKind::Wait(_) if run.branch.waited => Outcome::Success(Map::new()),
             NodeKind::Wait(length) => return Ok(Outcome::Parked(*length)),
@@ -117,13 +115,8 @@ impl Engine {
             NodeKind::Ask(question) => self.ask_person(run, node, question).await?,
         };
         self.telemetry.stepped(node.kind.as_str(), &raw);
-        let outcome = match raw {
+        Ok(match raw {
             Outcome::Success(raw) => outputs(node, &raw),
-            other => other,
-        };
-        Ok(match outcome {
-            // What it did is not known: to try it again could do it twice.
-            Outcome::Failure(failure) if node.once && failure.is_unknown => uncertain(id, &failure.reason),
             other => other,
         })
     }
@@ -158,7 +151,13 @@ impl Engine {
             .filter(|entry| of_visit(entry))
             .find(|entry| matches!(entry.what, What::Intended { .. } | What::Failed { .. } | What::Input { .. }));
         if last.is_some_and(|entry| matches!(entry.what, What::Intended { .. })) {
-            return Ok(Some(uncertain(&run.branch.node, "a crash or an interruption hid its end")));
+            let question = format!(
+                "{} was begun and a crash or an interruption hid its end. Answer {{\"action\": \"retry\"}}, \
+                 {{\"action\": \"use\", \"output\": {{..}}}} or {{\"action\": \"fail\"}}",
+                run.branch.node
+            );
+            let about = About::Uncertain;
+            return Ok(Some(Outcome::Asks { question, call: None, about, expires: EXPIRES }));
         }
         // Without a permit nothing begins, and so nothing is intended.
         let Some(_held) = run.permit.step(&run.branch.node) else { return Ok(Some(Outcome::Interrupted)) };
@@ -205,15 +204,6 @@ impl Engine {
     }
 }
 
-/// A person is to say what became of a node's effect.
-fn uncertain(node: &str, why: &str) -> Outcome {
-    let question = format!(
-        "{node} was begun and {why}. Answer {{\"action\": \"retry\"}}, \
-         {{\"action\": \"use\", \"output\": {{..}}}} or {{\"action\": \"fail\"}}"
-    );
-    Outcome::Asks { question, call: None, about: About::Uncertain, expires: EXPIRES }
-}
-
 /// What the model is asked about edges, and the tool with which it answers.
 fn ballot(run: &Run<'_>, outputs: &Map<String, Value>, edges: &[(&Edge, &str)]) -> (String, Tool) {
     let outcome = Value::Object(outputs.clone());
@@ -243,8 +233,5 @@ fn outputs(node: &Node, raw: &Map<String, Value>) -> Outcome {
             None => return Outcome::failed("output", format!("it gave no output {:?}", output.key)),
         }
     }
-    match bounds::check("output", &outputs) {
-        Ok(()) => Outcome::Success(outputs),
-        Err(error) => Outcome::failed("output", error.to_string()),
-    }
+    Outcome::Success(outputs)
 }

@@ -1,30 +1,22 @@
-//! What people ask of an execution: to cancel it, to take an answer, to try again. What is asked is carried out to its
-//! end, whether or not whoever asked stays, and in bounded time.
+//! What people ask of an execution: to cancel it, to take an answer, to try again.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 
 use super::order::{ORDERS, Order};
 use super::plan::{self, Planned, Unanswered};
-use super::queue::{Found, Here, Waits};
+use super::queue::Found;
 use super::{Engine, priority};
-use crate::deed::{UndoneError, carried_out};
 use crate::definition::Agent;
 use crate::store::postgres::Asked;
 use crate::store::{Error, Execution, Filter, State};
 
 /// Executions that a bulk cancel takes at once.
 const PAGE: usize = 200;
-/// An execution that is between two places is in one of them within this, or its asker is told to ask again.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// It is looked for this often, though nothing tells that it has moved.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Why an order was not obeyed.
 #[derive(Debug, thiserror::Error)]
@@ -44,137 +36,36 @@ pub enum Disobeyed {
     /// The definition that it began with cannot be run by this version.
     #[error("its definition cannot be run by this version")]
     Definition,
-    /// It did not answer in time.
-    #[error("execution {0:?} is on its way from one state to another: look at it, and ask again")]
-    Busy(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Error),
-    /// Nobody knows whether it was done.
-    #[error(transparent)]
-    Undone(#[from] UndoneError),
-}
-
-/// An execution that rests, taken out of its place so that it is written to by one at a time. It goes back when this
-/// is dropped: nothing that fails, is given up or panics half-way leaves an execution nowhere.
-#[derive(Debug)]
-pub(super) struct Taken {
-    engine: Arc<Engine>,
-    back: Option<Back>,
-}
-
-/// How it goes back.
-#[derive(Debug)]
-enum Back {
-    /// To its place in the queue.
-    Place(Waits),
-    /// By giving back the claim, with what was claimed.
-    Claim(Box<Execution>, i64),
-}
-
-impl Taken {
-    pub(super) fn waiting(engine: &Arc<Engine>, waits: Waits) -> Self {
-        Self { engine: Arc::clone(engine), back: Some(Back::Place(waits)) }
-    }
-
-    pub(super) fn claimed(engine: &Arc<Engine>, execution: Box<Execution>, claim: i64) -> Self {
-        Self { engine: Arc::clone(engine), back: Some(Back::Claim(execution, claim)) }
-    }
-
-    /// What it is now.
-    async fn read(&mut self) -> Result<Execution, Disobeyed> {
-        let id = match &self.back {
-            Some(Back::Claim(execution, _)) => return Ok(execution.as_ref().clone()),
-            Some(Back::Place(waits)) => waits.id.clone(),
-            None => String::new(),
-        };
-        match self.engine.store.get(&id).await? {
-            Some(execution) if !execution.state.is_terminal() => Ok(execution),
-            ended => {
-                self.back = None;
-                let state = ended.map(|execution| execution.state.as_str());
-                Err(state.map_or(Disobeyed::Unknown(id), Disobeyed::Ended))
-            }
-        }
-    }
-
-    /// Writes what was planned, and lets it rest on.
-    async fn write(mut self, mut execution: Execution, planned: Planned) -> Result<(), Error> {
-        let engine = Arc::clone(&self.engine);
-        let claimed = matches!(self.back, Some(Back::Claim(..)));
-        if claimed && !execution.state.is_terminal() && execution.state != State::Waiting {
-            // It ran in a replica that was lost.
-            execution.state = State::Queued;
-        }
-        let tokens = AtomicI64::new(execution.tokens);
-        let lives = engine.keep(&mut execution, planned, &tokens, Vec::new()).await? && !execution.state.is_terminal();
-        if let (Some(shared), Some(Back::Claim(_, claim))) = (engine.store.shared(), &self.back) {
-            shared.let_go(&execution.id, *claim).await;
-            self.back = None;
-        } else {
-            self.back = lives.then(|| Back::Place(engine.waits(&execution)));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        match self.back.take() {
-            Some(Back::Place(waits)) => self.engine.put(waits),
-            Some(Back::Claim(execution, claim)) => {
-                let engine = Arc::clone(&self.engine);
-                tokio::spawn(async move {
-                    if let Some(shared) = engine.store.shared() {
-                        shared.let_go(&execution.id, claim).await;
-                    }
-                });
-            }
-            None => {}
-        }
-        self.engine.moved.notify_waiters();
-    }
 }
 
 impl Engine {
-    /// Cancels an execution: at once if nothing of it runs, else when its last effect has ended. Works whether the
-    /// gate is open or not, and for one whose record cannot be read.
+    /// Cancels an execution: at once if nothing of it runs, else when its last effect has ended.
+    /// Works whether the gate is open or not.
     ///
     /// # Errors
     /// It is not known or has ended.
-    pub async fn cancel(self: &Arc<Self>, id: &str) -> Result<(), Disobeyed> {
-        let (engine, id) = (Arc::clone(self), id.to_owned());
-        let cancel = async move {
-            match engine.cancel_now(&id).await {
-                Err(Disobeyed::Store(Error::Foreign { .. })) if engine.store.give_up(&id).await? => Ok(()),
-                Err(Disobeyed::Store(Error::Foreign { .. })) => Err(Disobeyed::Ended(State::Failed.as_str())),
-                told => told,
-            }
-        };
-        carried_out("the cancel", cancel).await?
-    }
-
-    async fn cancel_now(self: &Arc<Self>, id: &str) -> Result<(), Disobeyed> {
-        let until = Instant::now() + PATIENCE;
+    pub async fn cancel(&self, id: &str) -> Result<(), Disobeyed> {
         loop {
             match self.find(id).await? {
                 Found::Runs(orders) => {
                     let (told, done) = oneshot::channel();
-                    if self.order(id, &orders, Order::Cancel { told }, done, until).await?.is_some() {
+                    // An execution that rests or ends just now is looked for again.
+                    if orders.send(Order::Cancel { told }).await.is_ok() && done.await.is_ok() {
                         return Ok(());
                     }
                 }
-                Found::Rests(mut taken) => {
-                    let mut execution = taken.read().await?;
+                Found::Rests(mut execution, claim) => {
                     let planned = plan::cancel(&mut execution, false, Timestamp::now());
-                    taken.write(execution, planned).await?;
+                    self.put_back(*execution, claim, planned).await?;
                     self.telemetry.ended(State::Cancelled);
                     return Ok(());
                 }
                 Found::Elsewhere if self.ask_other(id, Asked::Cancel).await? => return Ok(()),
-                Found::Elsewhere | Found::Nowhere => {}
+                Found::Elsewhere | Found::Nowhere => tokio::task::yield_now().await,
             }
-            self.look_again(id, until).await?;
         }
     }
 
@@ -182,25 +73,19 @@ impl Engine {
     ///
     /// # Errors
     /// The store failed; those cancelled so far stay so.
-    pub async fn cancel_all(self: &Arc<Self>, filter: &Filter) -> Result<usize, Disobeyed> {
-        let (engine, filter) = (Arc::clone(self), filter.clone());
-        carried_out("the cancel", async move { engine.cancel_each(&filter).await }).await?
-    }
-
-    async fn cancel_each(self: &Arc<Self>, filter: &Filter) -> Result<usize, Disobeyed> {
+    pub async fn cancel_all(&self, filter: &Filter) -> Result<usize, Disobeyed> {
         let (mut count, mut before) = (0, None::<String>);
         loop {
             let page = self.store.list(filter, before.as_deref(), PAGE).await?;
-            for execution in page.executions.iter().filter(|execution| !execution.state.is_terminal()) {
+            let Some(last) = page.last() else { return Ok(count) };
+            before = Some(last.id.clone());
+            for execution in page.iter().filter(|execution| !execution.state.is_terminal()) {
                 match self.cancel(&execution.id).await {
                     Ok(()) => count += 1,
-                    // It ended by itself, or was thrown away, since it was listed.
-                    Err(Disobeyed::Ended(_) | Disobeyed::Unknown(_)) => {}
+                    Err(Disobeyed::Ended(_)) => {}
                     Err(error) => return Err(error),
                 }
             }
-            let Some(last) = page.last else { return Ok(count) };
-            before = Some(last);
         }
     }
 
@@ -208,27 +93,32 @@ impl Engine {
     ///
     /// # Errors
     /// Nothing was asked, or the answer does not fit.
-    pub async fn answer(self: &Arc<Self>, id: &str, branch: Option<&str>, value: &Value) -> Result<(), Disobeyed> {
-        let (engine, id, branch, value) = (Arc::clone(self), id.to_owned(), branch.map(str::to_owned), value.clone());
-        carried_out("the answer", async move { engine.answer_now(&id, branch.as_deref(), &value).await }).await?
-    }
-
-    async fn answer_now(self: &Arc<Self>, id: &str, branch: Option<&str>, value: &Value) -> Result<(), Disobeyed> {
-        let until = Instant::now() + PATIENCE;
+    pub async fn answer(&self, id: &str, branch: Option<&str>, value: &Value) -> Result<(), Disobeyed> {
         loop {
             match self.find(id).await? {
                 Found::Runs(orders) => {
                     let (told, answer) = oneshot::channel();
                     let order = Order::Answer { branch: branch.map(str::to_owned), value: value.clone(), told };
-                    if let Some(answer) = self.order(id, &orders, order, answer, until).await? {
+                    if orders.send(order).await.is_ok()
+                        && let Ok(answer) = answer.await
+                    {
                         return answer.map_err(Disobeyed::from);
                     }
                 }
-                Found::Rests(mut taken) => {
-                    let mut execution = taken.read().await?;
-                    let agent = self.known(&execution).await.ok_or(Disobeyed::Definition)?;
-                    let planned = plan::answer(&agent, &mut execution, branch, value, Timestamp::now())?;
-                    return Ok(taken.write(execution, planned).await?);
+                Found::Rests(mut execution, claim) => {
+                    let agent = self.known(&execution).await;
+                    let before = execution.clone();
+                    let taken = agent
+                        .as_deref()
+                        .ok_or(Disobeyed::Definition)
+                        .and_then(|agent| Ok(plan::answer(agent, &mut execution, branch, value, Timestamp::now())?));
+                    return match taken {
+                        Ok(planned) => Ok(self.put_back(*execution, claim, planned).await?),
+                        Err(refused) => {
+                            self.let_rest(*before, claim).await;
+                            Err(refused)
+                        }
+                    };
                 }
                 Found::Elsewhere => {
                     let asked = Asked::Answer { branch: branch.map(str::to_owned), value: value.clone() };
@@ -236,51 +126,16 @@ impl Engine {
                         return Ok(());
                     }
                 }
-                Found::Nowhere => {}
+                Found::Nowhere => tokio::task::yield_now().await,
             }
-            self.look_again(id, until).await?;
         }
-    }
-
-    /// Gives an order to an execution under way, and waits for its answer. None if it rests or has ended just now: it
-    /// is to be looked for again.
-    async fn order(
-        &self,
-        id: &str,
-        orders: &mpsc::Sender<Order>,
-        order: Order,
-        answer: oneshot::Receiver<Result<(), Unanswered>>,
-        until: Instant,
-    ) -> Result<Option<Result<(), Unanswered>>, Disobeyed> {
-        let told = async {
-            if orders.send(order).await.is_err() {
-                return None;
-            }
-            answer.await.ok()
-        };
-        // What it was told it does, if it is heard at all.
-        tokio::time::timeout_at(until, told).await.map_err(|_| Disobeyed::Busy(id.to_owned()))
-    }
-
-    /// Returns when an execution may be in another place, until there is no more patience.
-    async fn look_again(&self, id: &str, until: Instant) -> Result<(), Disobeyed> {
-        if Instant::now() >= until {
-            return Err(Disobeyed::Busy(id.to_owned()));
-        }
-        let _ = tokio::time::timeout(LOOK, self.moved.notified()).await;
-        Ok(())
     }
 
     /// Lets an execution that failed or was cancelled go on where it ended.
     ///
     /// # Errors
     /// It is not known, or lives.
-    pub async fn retry(self: &Arc<Self>, id: &str) -> Result<(), Disobeyed> {
-        let (engine, id) = (Arc::clone(self), id.to_owned());
-        carried_out("the retry", async move { engine.retry_now(&id).await }).await?
-    }
-
-    async fn retry_now(&self, id: &str) -> Result<(), Disobeyed> {
+    pub async fn retry(&self, id: &str) -> Result<(), Disobeyed> {
         let mut execution = self.store.get(id).await?.ok_or_else(|| Disobeyed::Unknown(id.to_owned()))?;
         let was = execution.state.as_str();
         let planned = plan::retry(&mut execution, Timestamp::now()).ok_or(Disobeyed::Lives(was))?;
@@ -290,27 +145,47 @@ impl Engine {
         if !self.store.reopen(execution.clone(), planned.entries).await? {
             return Err(Disobeyed::Lives("taken up already"));
         }
-        self.line_up(&execution);
+        self.line_up(execution);
         Ok(())
     }
 
-    /// Where an execution is. One that rests is taken out of its place until it is dropped.
-    async fn find(self: &Arc<Self>, id: &str) -> Result<Found, Disobeyed> {
+    /// Where an execution is. One that rests is taken out of the queue, and is the caller's to put back.
+    async fn find(&self, id: &str) -> Result<Found, Disobeyed> {
         if let Some(shared) = self.store.shared() {
             return self.find_shared(shared, id).await;
         }
-        // Its lock is not held over what follows.
-        let here = self.queue().find(id);
-        match here {
-            Here::Runs(orders) => return Ok(Found::Runs(orders)),
-            Here::Rests(waits) => return Ok(Found::Rests(Taken::waiting(self, waits))),
-            Here::Nowhere => {}
+        let found = self.queue().find(id);
+        if matches!(found, Found::Nowhere) {
+            match self.store.get(id).await? {
+                None => return Err(Disobeyed::Unknown(id.to_owned())),
+                Some(execution) if execution.state.is_terminal() => {
+                    return Err(Disobeyed::Ended(execution.state.as_str()));
+                }
+                // It is between two places, and will be in one of them.
+                Some(_) => {}
+            }
         }
-        match self.store.get(id).await? {
-            None => Err(Disobeyed::Unknown(id.to_owned())),
-            Some(execution) if execution.state.is_terminal() => Err(Disobeyed::Ended(execution.state.as_str())),
-            // It is between two places, and will be in one of them.
-            Some(_) => Ok(Found::Nowhere),
+        Ok(found)
+    }
+
+    /// Writes what was planned for an execution that rests, and lets it rest on. `claim` is that of a shared store.
+    async fn put_back(&self, mut execution: Execution, claim: Option<i64>, planned: Planned) -> Result<(), Error> {
+        let tokens = AtomicI64::new(execution.tokens);
+        if claim.is_some() && !execution.state.is_terminal() && execution.state != State::Waiting {
+            // It ran in a replica that was lost.
+            execution.state = State::Queued;
+        }
+        let kept = self.keep(&mut execution, planned, &tokens, Vec::new()).await;
+        if claim.is_some() || !execution.state.is_terminal() || kept.is_err() {
+            self.let_rest(execution, claim).await;
+        }
+        kept.map(drop)
+    }
+
+    async fn let_rest(&self, execution: Execution, claim: Option<i64>) {
+        match (self.store.shared(), claim) {
+            (Some(shared), Some(claim)) => shared.let_go(&execution.id, claim).await,
+            _ => self.line_up(execution),
         }
     }
 
@@ -325,21 +200,14 @@ impl Engine {
     }
 
     /// Lets an execution wait for its turn, or for its time.
-    pub(super) fn line_up(&self, execution: &Execution) {
-        self.put(self.waits(execution));
-    }
-
-    pub(super) fn waits(&self, execution: &Execution) -> Waits {
-        Waits::of(execution, priority(&self.agents(), execution), Timestamp::now())
-    }
-
-    pub(super) fn put(&self, waits: Waits) {
-        // In a shared store it lines up there.
-        if self.store.shared().is_none() {
-            self.queue().put(waits);
+    pub(super) fn line_up(&self, execution: Execution) {
+        if self.store.shared().is_some() {
+            // It lines up in the store.
+            return self.changed.notify_one();
         }
+        let priority = priority(&self.agents(), &execution);
+        self.queue().put(execution, priority);
         self.changed.notify_one();
-        self.moved.notify_waiters();
     }
 
     pub(super) fn channel() -> (mpsc::Sender<Order>, mpsc::Receiver<Order>) {

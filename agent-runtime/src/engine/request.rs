@@ -14,14 +14,12 @@ use serde_json::{Map, Value, json};
 use tracing::Instrument as _;
 
 use super::fill;
-use super::step::{Failure, Outcome, Step};
+use super::step::{Outcome, Step};
 use crate::definition::Request;
 use crate::trace::{self, TraceContext};
 
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
-/// Characters that are told of an answer that says that it failed.
-const MAX_SAID: usize = 500;
 
 /// A pool of connections.
 #[derive(Debug)]
@@ -76,43 +74,27 @@ impl Client {
             () = step.permit.interrupted() => return Outcome::Interrupted,
         };
         match answered {
-            Err(_) => {
-                let reason = format!("no answer within {} s", request.timeout.as_secs_f32());
-                Outcome::Failure(Failure::unknown("timeout", reason))
+            Err(_) => Outcome::failed("timeout", format!("no answer within {} s", request.timeout.as_secs_f32())),
+            Ok(Err(reason)) => Outcome::failed("connection", reason),
+            Ok(Ok((status, _))) if request.fail_on_error_status && status >= 400 => {
+                Outcome::failed("status", format!("the answer was {status}"))
             }
-            Ok(Err(failure)) => Outcome::Failure(failure),
-            Ok(Ok((status, body))) if request.fail_on_error_status && status >= 400 => refused(status, &body),
             Ok(Ok((status, body))) => Outcome::Success(outputs(status, &body, begun)),
         }
     }
 
-    async fn exchange(&self, request: HttpRequest<Full<Bytes>>) -> Result<(u16, Bytes), Failure> {
-        let response = self.http.request(request).await.map_err(|error| {
-            // Before there is a connection nothing was asked for.
-            Failure { is_unknown: !error.is_connect(), ..Failure::new("connection", chain(&error)) }
-        })?;
+    async fn exchange(&self, request: HttpRequest<Full<Bytes>>) -> Result<(u16, Bytes), String> {
+        let response = self.http.request(request).await.map_err(|error| chain(&error))?;
         let status = response.status().as_u16();
         tracing::Span::current().record("http.response.status_code", i64::from(status));
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| {
-            let reason = format!("the answer of at most {MAX_ANSWER} bytes cannot be read: {error}");
-            Failure::unknown("connection", reason)
-        })?;
+        let body = body.map_err(|error| format!("the answer of at most {MAX_ANSWER} bytes cannot be read: {error}"))?;
         Ok((status, body.to_bytes()))
     }
 }
 
-/// An answer that says that it failed, with what it says. A gateway that says so for another knows nothing of what that
-/// has done.
-fn refused(status: u16, body: &[u8]) -> Outcome {
-    let said: String = String::from_utf8_lossy(body).trim().chars().take(MAX_SAID).collect();
-    let reason =
-        if said.is_empty() { format!("the answer was {status}") } else { format!("the answer was {status}: {said}") };
-    Outcome::Failure(Failure { is_unknown: matches!(status, 502 | 504), ..Failure::new("status", reason) })
-}
-
 fn build(request: &Request, memory: &Map<String, Value>, step: &Step<'_>) -> Result<HttpRequest<Full<Bytes>>, String> {
-    let url = fill::url(&request.url, memory);
+    let url = fill::text(&request.url, memory);
     let uri: Uri = url.parse().map_err(|error| format!("{url:?} is no URL: {error}"))?;
     let body = match &request.body {
         Some(Value::String(text)) => Bytes::from(fill::text(text, memory)),

@@ -12,11 +12,8 @@ use tokio::sync::{broadcast::error::RecvError, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::order::Order;
-use super::orders::Taken;
-use super::queue::{Found, Here};
-use super::run::Begins;
+use super::queue::Found;
 use super::{Begun, Disobeyed, Engine, Happened, ORPHAN_CONCURRENCY, Refused, plan};
-use crate::deed;
 use crate::definition::{self, EntryPoint};
 use crate::gate::ExecutionPermit;
 use crate::store::postgres::{Asked, Claimed, Heard, Reply, Seized, Store};
@@ -53,8 +50,7 @@ impl Engine {
         ];
         for task in tasks {
             let stop = stop.clone();
-            let broken = stop.clone();
-            deed::watched("a task of the replicas", broken, async move { stop.run_until_cancelled(task).await });
+            tokio::spawn(async move { stop.run_until_cancelled(task).await });
         }
         let mut gate = self.gate.changes();
         loop {
@@ -138,11 +134,10 @@ impl Engine {
             return learnt.map(|()| false);
         };
         let (orders, obeyed) = Self::channel();
-        let run = self.queue().runs(&entry, &id, orders);
+        self.queue().runs(&entry, &id, orders);
         let (execution, claim) = shared.hold(claimed, permit.interrupt());
         self.ramp().started(Instant::now());
-        let begins = Begins::Claimed(Box::new(execution), claim);
-        tokio::spawn(Arc::clone(self).run(begins, permit, obeyed, run));
+        tokio::spawn(Arc::clone(self).run(execution, permit, obeyed, Some(claim)));
         Ok(true)
     }
 
@@ -186,13 +181,13 @@ impl Engine {
     }
 
     /// Where an execution is: here, at rest and then the caller's, or in another replica.
-    pub(super) async fn find_shared(self: &Arc<Self>, shared: &Store, id: &str) -> Result<Found, Disobeyed> {
+    pub(super) async fn find_shared(&self, shared: &Store, id: &str) -> Result<Found, Disobeyed> {
         let here = self.queue().find(id);
-        if let Here::Runs(orders) = here {
-            return Ok(Found::Runs(orders));
+        if matches!(here, Found::Runs(_)) {
+            return Ok(here);
         }
         match shared.seize(id).await? {
-            Seized::Rests(execution, claim) => Ok(Found::Rests(Taken::claimed(self, execution, claim))),
+            Seized::Rests(execution, claim) => Ok(Found::Rests(execution, Some(claim))),
             Seized::Runs => Ok(Found::Elsewhere),
             Seized::Ended(state) => Err(Disobeyed::Ended(state.as_str())),
             Seized::Unknown => Err(Disobeyed::Unknown(id.to_owned())),
@@ -226,7 +221,7 @@ impl Engine {
     }
 
     async fn obey_other(&self, execution: &str, asked: Asked) -> Reply {
-        let Here::Runs(orders) = self.queue().find(execution) else { return Reply::Gone };
+        let Found::Runs(orders) = self.queue().find(execution) else { return Reply::Gone };
         let (told, answer) = oneshot::channel();
         let order = match asked {
             Asked::Cancel => Order::Cancel { told },

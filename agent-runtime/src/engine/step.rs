@@ -16,18 +16,11 @@ pub struct Failure {
     pub kind: &'static str,
     /// The same for people.
     pub reason: String,
-    /// Its effect may have come about all the same.
-    pub is_unknown: bool,
 }
 
 impl Failure {
     pub(super) fn new(kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into(), is_unknown: false }
-    }
-
-    /// One whose effect may have come about all the same.
-    pub(super) fn unknown(kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { is_unknown: true, ..Self::new(kind, reason) }
+        Self { kind, reason: reason.into() }
     }
 }
 
@@ -67,8 +60,6 @@ pub(super) struct Step<'a> {
     /// The same at every repetition of this step, so that what it calls can tell.
     pub(super) idempotency_key: String,
     pub(super) permit: &'a ExecutionPermit,
-    /// Variables that hold secrets of the agent's own: programs do not inherit them.
-    pub(super) hidden: &'a [String],
     /// Its place in a trace, which goes on in what it calls.
     pub(super) trace: Option<&'a TraceContext>,
 }

@@ -36,7 +36,7 @@ pub(super) enum Walked {
     Ended,
     /// It waits: for a time, a person, or the gate.
     Rests,
-    /// The store failed: what it says last is taken up again, here or by the next process.
+    /// The store failed; the next process takes it up.
     Lost,
 }
 
@@ -49,7 +49,7 @@ impl Engine {
         execution: &mut Execution,
         permit: &ExecutionPermit,
         orders: &mut mpsc::Receiver<Order>,
-    ) -> Result<Walked, Error> {
+    ) -> Walked {
         let span = tracing::info_span!("execution", execution = %execution.id, entry_point = %execution.entry_point);
         let begun = std::time::Instant::now();
         let agent = self.definition_of(execution);
@@ -58,16 +58,19 @@ impl Engine {
         trace::rested(&traced, execution);
         let _entered = span.enter();
         self.telemetry.walked(&execution.entry_point, begun.elapsed());
-        match &walked {
+        match walked {
             Ok(Walked::Ended) => {
                 self.telemetry.ended(execution.state);
                 let error = execution.error.as_deref();
                 tracing::info!(state = execution.state.as_str(), steps = execution.steps, error, "ended");
             }
             Ok(walked) => tracing::debug!(?walked, state = execution.state.as_str(), "does not go on now"),
-            Err(error) => tracing::error!(%error, "progress could not be written"),
+            Err(error) => {
+                tracing::error!(%error, "progress could not be written");
+                return Walked::Lost;
+            }
         }
-        walked
+        walked.unwrap_or(Walked::Lost)
     }
 
     async fn walk_on(
@@ -133,22 +136,18 @@ impl Engine {
     ) -> Result<bool, Error> {
         execution.tokens = tokens.load(Ordering::Relaxed);
         let here = TraceContext::here(execution.trace.as_ref());
-        let (begins, places): (Vec<_>, Vec<_>) = self
+        let begins: Vec<_> = self
             .begun_by(&planned.events)
             .into_iter()
-            .filter_map(|(begun, rank)| {
-                let place = self.place_for(&begun.entry_point)?;
-                Some(((begun.traced(here.clone()), rank), place))
-            })
-            .unzip();
+            .map(|(begun, rank)| (begun.traced(here.clone()), rank))
+            .collect();
         let commit =
             Commit { execution: execution.clone(), entries: planned.entries.clone(), begins: begins.clone(), used };
         let Some(seqs) = self.store.commit(commit).await? else { return Ok(false) };
         self.show(&execution.id, seqs, &planned.entries);
         for (begun, _) in begins {
-            self.line_up(&begun);
+            self.line_up(begun);
         }
-        drop(places);
         Ok(true)
     }
 }

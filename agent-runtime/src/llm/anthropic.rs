@@ -14,10 +14,6 @@ pub(super) fn body(request: &Request<'_>, model: &str) -> Value {
     let mut messages: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in request.messages {
         let (role, blocks) = blocks(message);
-        // A turn without anything is refused when it is sent back.
-        if blocks.is_empty() {
-            continue;
-        }
         // Roles take turns here: the results of parallel calls are one message.
         match messages.last_mut() {
             Some((last, said)) if *last == role => said.extend(blocks),
@@ -47,7 +43,7 @@ fn blocks(message: &Message) -> (&'static str, Vec<Value>) {
     let words = |text: &str| (!text.is_empty()).then(|| json!({"type": "text", "text": text}));
     match message {
         Message::User { text } => ("user", words(text).into_iter().collect()),
-        Message::Assistant { text, calls, .. } => {
+        Message::Assistant { text, calls } => {
             let calls = calls
                 .iter()
                 .map(|call| json!({"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}));
@@ -83,7 +79,7 @@ pub(super) fn take_in(partial: &mut Partial, data: &str, on_text: &mut dyn FnMut
             take_usage(partial, &event);
             partial.truncated |= text("/delta/stop_reason") == "max_tokens";
         }
-        "message_stop" => (partial.ended, partial.closed) = (true, true),
+        "message_stop" => partial.ended = true,
         // A ping, the end of a block, or something newer.
         _ => {}
     }
@@ -92,9 +88,6 @@ pub(super) fn take_in(partial: &mut Partial, data: &str, on_text: &mut dyn FnMut
 
 /// An answer that came whole.
 pub(super) fn whole(answer: &Value, on_text: &mut dyn FnMut(&str)) -> Result<Partial, String> {
-    if let Some(said) = answer.pointer("/error/message").and_then(Value::as_str) {
-        return Err(said.to_owned());
-    }
     let content = answer.get("content").and_then(Value::as_array).ok_or("it has no content")?;
     let mut partial = Partial { ended: true, ..Partial::default() };
     take_usage(&mut partial, answer);

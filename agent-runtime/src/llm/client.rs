@@ -1,13 +1,11 @@
 //! Asking a model: tried again where that helps, bounded in time and size.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use serde_json::Value;
 
-use super::names::Names;
 use super::stream::Events;
 use super::{Answer, Format, Partial, Request, Settings, anthropic, openai};
 use crate::trace::{self, TraceContext};
@@ -76,8 +74,6 @@ pub struct Client {
     settings: Settings,
     host: String,
     http: reqwest::Client,
-    /// The server wants the newer name of the most tokens.
-    newer: AtomicBool,
 }
 
 impl Client {
@@ -98,7 +94,7 @@ impl Client {
             .connect_timeout(Duration::from_secs(10))
             .build()
             .map_err(|error| invalid(error.to_string()))?;
-        Ok(Self { settings, host, http, newer: AtomicBool::new(false) })
+        Ok(Self { settings, host, http })
     }
 
     /// The span of a call.
@@ -111,19 +107,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`]. Dropping the future closes the connection.
-    pub async fn complete(&self, request: &Request<'_>, on_text: impl FnMut(&str) + Send) -> Result<Answer, Error> {
-        // Providers refuse names that are quite usual among tools.
-        let names = Names::of(request);
-        match names.sent(request) {
-            None => self.ask(request, on_text).await,
-            Some((messages, tools)) => {
-                let request = Request { messages: &messages, tools: &tools, ..*request };
-                Ok(names.read(self.ask(&request, on_text).await?))
-            }
-        }
-    }
-
-    async fn ask(&self, request: &Request<'_>, mut on_text: impl FnMut(&str) + Send) -> Result<Answer, Error> {
+    pub async fn complete(&self, request: &Request<'_>, mut on_text: impl FnMut(&str) + Send) -> Result<Answer, Error> {
         let mut pause = PAUSE;
         let mut attempts = 0;
         loop {
@@ -151,15 +135,7 @@ impl Client {
     }
 
     async fn attempt(&self, request: &Request<'_>, on_text: &mut (dyn FnMut(&str) + Send)) -> Result<Answer, Failed> {
-        let response = match self.send(request).await {
-            // Once: from then on it is asked as it wants to be.
-            Err(Failed::ForGood(Error::Refused { status: 400, detail, .. }))
-                if detail.contains(openai::MOST_NEWER) && !self.newer.swap(true, Ordering::Relaxed) =>
-            {
-                self.send(request).await?
-            }
-            sent => sent?,
-        };
+        let response = self.send(request).await?;
         let streamed =
             response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
         let partial =
@@ -170,10 +146,10 @@ impl Client {
     async fn send(&self, request: &Request<'_>) -> Result<reqwest::Response, Failed> {
         let model = self.settings.named(request.model);
         let (path, body) = match self.settings.format {
-            Format::OpenAi => (openai::PATH, openai::body(request, model, self.most())),
+            Format::OpenAi => (openai::PATH, openai::body(request, model)),
             Format::Anthropic => (anthropic::PATH, anthropic::body(request, model)),
         };
-        let mut call = self.http.post(address(&self.settings.base_url, path)).json(&body);
+        let mut call = self.http.post(format!("{}{path}", self.settings.base_url)).json(&body);
         call = call.header("idempotency-key", request.idempotency_key);
         if let Some(here) = TraceContext::here(None) {
             call = here.headers().fold(call, |call, (name, value)| call.header(name, value));
@@ -200,10 +176,6 @@ impl Client {
         }
     }
 
-    fn most(&self) -> &'static str {
-        if self.newer.load(Ordering::Relaxed) { openai::MOST_NEWER } else { openai::MOST }
-    }
-
     async fn stream(
         &self,
         mut response: reqwest::Response,
@@ -221,9 +193,6 @@ impl Client {
                     Format::Anthropic => anthropic::take_in(&mut partial, &data, on_text),
                 };
                 taken.map_err(|reason| Failed::ForNow(reason, None))?;
-            }
-            if partial.closed {
-                return Ok(partial);
             }
             if partial.bytes() + events.waiting() > MAX_ANSWER {
                 return Err(self.too_large());
@@ -261,14 +230,6 @@ impl Client {
     fn too_large(&self) -> Failed {
         let detail = format!("the answer has more than {MAX_ANSWER} bytes");
         Failed::ForGood(Error::Refused { host: self.host.clone(), status: 200, detail })
-    }
-}
-
-/// A path below the base URL, whose query stays behind it.
-fn address(base: &str, path: &str) -> String {
-    match base.split_once('?') {
-        Some((base, query)) => format!("{}{path}?{query}", base.trim_end_matches('/')),
-        None => format!("{base}{path}"),
     }
 }
 

@@ -3,7 +3,6 @@
 
 mod anthropic;
 mod client;
-mod names;
 mod openai;
 mod settings;
 mod stream;
@@ -11,7 +10,6 @@ mod stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bounds;
 pub use client::{Client, Error};
 pub use settings::{Format, Settings};
 
@@ -30,9 +28,6 @@ pub enum Message {
         text: String,
         /// The tools that it called.
         calls: Vec<Call>,
-        /// What its server wants back with it as it was.
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
-        state: Map<String, Value>,
     },
     /// By a tool.
     Tool {
@@ -56,9 +51,6 @@ pub struct Call {
     pub name: String,
     /// Its arguments. What is no JSON object stands under `_raw`.
     pub arguments: Map<String, Value>,
-    /// What the model's server wants back with it as it was, such as a signature.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub state: Map<String, Value>,
 }
 
 /// A tool that the model may call.
@@ -100,9 +92,6 @@ pub struct Answer {
     pub usage: Usage,
     /// It ended because it reached the most tokens.
     pub truncated: bool,
-    /// What its server wants back with it as it was, such as its reasoning.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub state: Map<String, Value>,
 }
 
 /// Tokens.
@@ -114,16 +103,12 @@ pub struct Usage {
     pub output_tokens: i64,
 }
 
-/// Where a server puts reasoning that it wants back with the turn.
-const REASONING: &str = "reasoning_content";
-
 /// A call as it comes in, piece by piece.
 #[derive(Clone, Debug, Default)]
 struct Part {
     id: String,
     name: String,
     arguments: String,
-    state: Map<String, Value>,
 }
 
 /// An answer as it comes in.
@@ -131,21 +116,15 @@ struct Part {
 struct Partial {
     text: String,
     calls: std::collections::BTreeMap<u64, Part>,
-    /// Which of them the pieces with an index belong to.
-    places: std::collections::BTreeMap<u64, u64>,
-    /// The reasoning that comes before the answer.
-    reasoning: String,
     usage: Usage,
     truncated: bool,
     /// The server said that it is whole.
     ended: bool,
-    /// The server said that nothing follows, whether or not it closes the connection.
-    closed: bool,
 }
 
 impl Partial {
     fn bytes(&self) -> usize {
-        self.text.len() + self.reasoning.len() + self.calls.values().map(|part| part.arguments.len()).sum::<usize>()
+        self.text.len() + self.calls.values().map(|part| part.arguments.len()).sum::<usize>()
     }
 
     fn finish(self) -> Answer {
@@ -153,24 +132,15 @@ impl Partial {
             id: if part.id.is_empty() { format!("call_{n}") } else { part.id },
             name: part.name,
             arguments: arguments(&part.arguments),
-            state: part.state,
         });
-        let reasoning = (!self.reasoning.is_empty()).then(|| (REASONING.to_owned(), self.reasoning.into()));
-        Answer {
-            text: self.text,
-            calls: calls.collect(),
-            usage: self.usage,
-            truncated: self.truncated,
-            state: reasoning.into_iter().collect(),
-        }
+        Answer { text: self.text, calls: calls.collect(), usage: self.usage, truncated: self.truncated }
     }
 }
 
-/// The arguments of a call. Models write what is no JSON now and then, or deeper than anything means, and are told so
-/// by the tool.
+/// The arguments of a call. Models write what is no JSON now and then, and are told so by the tool.
 fn arguments(text: &str) -> Map<String, Value> {
     match serde_json::from_str(if text.trim().is_empty() { "{}" } else { text }) {
-        Ok(Value::Object(fields)) if bounds::check_text("arguments", text.as_bytes()).is_ok() => fields,
+        Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::from_iter([("_raw".to_owned(), Value::String(text.to_owned()))]),
     }
 }

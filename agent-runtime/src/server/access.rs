@@ -115,35 +115,6 @@ pub(super) fn refusal(rejected: &Rejected) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, rejected.kind(), rejected.to_string())
 }
 
-/// Refuses what a web page makes a browser send: a request of another origin, and one to a name that was made to lead
-/// to the loopback. A page cannot set `Authorization`, so who bears that is none.
-pub(super) fn check_browser(headers: &HeaderMap, on_loopback: bool) -> Result<(), Refusal> {
-    if headers.contains_key(header::AUTHORIZATION) {
-        return Ok(());
-    }
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).unwrap_or_default();
-    let refused = |detail: &str| Err(Refusal::new(StatusCode::FORBIDDEN, "cross_origin", detail));
-    if let Some(origin) = text(header::ORIGIN)
-        && origin.split_once("://").is_none_or(|(_, of)| !of.eq_ignore_ascii_case(host))
-    {
-        return refused("a page of another origin may ask nothing here without the token");
-    }
-    if on_loopback && is_name_of_others(host) {
-        return refused("this runtime listens on the loopback only: reach it as localhost or by its address");
-    }
-    Ok(())
-}
-
-/// Whether a Host is a name that others can give an address, and none of this machine's own.
-fn is_name_of_others(host: &str) -> bool {
-    let name =
-        host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(n, _)| n);
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    !is_address && name.contains('.') && !name.ends_with(".localhost") && name != "localhost.localdomain"
-}
-
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
@@ -158,33 +129,6 @@ fn bears_token(app: &App, headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn page_of_another_origin_and_name_led_to_the_loopback_are_refused() {
-        for (host, origin, on_loopback, good) in [
-            ("localhost:8080", None, true, true),
-            ("127.0.0.1:8080", None, true, true),
-            ("[::1]:8080", None, true, true),
-            ("x", None, true, true),
-            ("app.localhost:8080", None, true, true),
-            ("evil.example", None, true, false),
-            ("evil.example:8080", None, true, false),
-            ("evil.example.", None, true, false),
-            ("runtime.agents.svc:8080", None, false, true),
-            ("localhost:8080", Some("http://localhost:8080"), true, true),
-            ("localhost:8080", Some("http://localhost:3000"), true, false),
-            ("runtime.example", Some("https://runtime.example"), false, true),
-            ("runtime.example", Some("https://evil.example"), false, false),
-            ("runtime.example", Some("null"), false, false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().unwrap());
-            headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().unwrap())));
-            assert_eq!(check_browser(&headers, on_loopback).is_ok(), good, "{host} {origin:?}");
-            headers.insert(header::AUTHORIZATION, "Bearer t".parse().unwrap());
-            assert!(check_browser(&headers, on_loopback).is_ok(), "a page cannot send that");
-        }
-    }
 
     const ALL: Rules = Rules { signs: true, token: true, protects_reads: true };
     const PAUSE: &str = "/api/v1/lifecycle/pause";

@@ -10,9 +10,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
+use futures::Stream;
 use lifecycle::wire::Problem;
 use serde::Serialize;
-use serde_json::{Map, Value};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use utoipa::ToSchema;
@@ -21,9 +21,8 @@ use super::App;
 use super::executions::{engine, key, memory, taking, trigger_once, unknown};
 use super::extract::Path;
 use super::problem::Refusal;
-use crate::deed::carried_out;
 use crate::engine::Engine;
-use crate::store::{Entry, Key, What};
+use crate::store::{Entry, What};
 use crate::trace::TraceContext;
 
 /// Entries that are read at once.
@@ -40,30 +39,23 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
     ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this event"),
 ), responses(
     (status = 200, description = "A stream of events", body = Entry, content_type = "text/event-stream"),
-    (status = 204, description = "It has ended, and there is nothing after Last-Event-ID"),
     (status = 404, description = "No such execution", body = Problem),
 ))]
 pub(super) async fn follow(
     State(app): State<App>,
     Path(id): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
     let engine = Arc::clone(engine(&app)?);
-    let found = engine.store().get(&id).await.map_err(|error| Refusal::of_store(&error))?;
-    let Some(execution) = found else { return Err(unknown(&engine, &id)) };
+    if engine.store().get(&id).await.map_err(|error| Refusal::storage(&error))?.is_none() {
+        return Err(unknown(&engine, &id));
+    }
     let after = headers.get("last-event-id").map(|value| value.to_str().ok().and_then(|text| text.parse().ok()));
     let after = match after {
         None => 0,
         Some(Some(after)) => after,
         Some(None) => return Err(Refusal::invalid("Last-Event-ID: the id of an event, a number")),
     };
-    if execution.state.is_terminal() {
-        let left = engine.store().entries(&id, after, 1).await.map_err(|error| Refusal::of_store(&error))?;
-        if left.is_empty() {
-            // Whoever reconnects after the end is told that there is no more.
-            return Ok(StatusCode::NO_CONTENT.into_response());
-        }
-    }
     let (sender, receiver) = mpsc::channel(AHEAD);
     tokio::spawn(async move {
         tokio::select! {
@@ -74,9 +66,9 @@ pub(super) async fn follow(
     });
     let stream = futures::stream::unfold(receiver, |mut receiver| async {
         let event = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(event), receiver))
+        Some((Ok(event), receiver))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
 
 /// Tells what has happened and what happens, until the execution has ended.
@@ -84,18 +76,11 @@ async fn tell(engine: &Engine, id: &str, mut after: u64, reader: &mpsc::Sender<E
     // Before the journal is read: nothing falls between the two.
     let mut happened = engine.follow();
     loop {
-        match engine.store().entries(id, after, PAGE).await {
+        match engine.store().journal(id, after, PAGE).await {
             Ok(page) => {
                 let full = page.len() == PAGE;
                 for (seq, entry) in page {
                     after = seq;
-                    let entry = match entry {
-                        Ok(entry) => entry,
-                        Err(error) => {
-                            tracing::warn!(execution = id, %error, "an entry of a journal cannot be read and is left out");
-                            continue;
-                        }
-                    };
                     if reader.send(event(seq, &entry)).await.is_err() || ends(engine, id, &entry).await {
                         return;
                     }
@@ -136,9 +121,6 @@ fn event(seq: u64, entry: &Entry) -> Event {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Begun {
     executions: Vec<String>,
-    /// Entry points that listen for it and took none: ask again with the same Idempotency-Key.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    refused: Vec<String>,
 }
 
 /// An event from outside: begins an execution at each entry point that listens for it.
@@ -167,32 +149,9 @@ pub(super) async fn emit(
         return Err(Refusal::new(StatusCode::NOT_FOUND, "unknown_event", detail));
     }
     let trace = TraceContext::of_headers(&headers);
-    let told = deliver(engine, listeners, memory, key, trace);
-    let begun = carried_out("the event", told).await.map_err(|undone| Refusal::undone(&undone))??;
-    Ok((StatusCode::ACCEPTED, Json(begun)).into_response())
-}
-
-/// Begins an execution at each listener. One that takes none now keeps it from none of the others: what began is
-/// named, and an event that began nothing is refused as its first listener refused it.
-async fn deliver(
-    engine: Arc<Engine>,
-    listeners: Vec<String>,
-    memory: Map<String, Value>,
-    key: Option<Key>,
-    trace: Option<TraceContext>,
-) -> Result<Begun, Refusal> {
-    let (mut begun, mut first) = (Begun { executions: Vec::new(), refused: Vec::new() }, None);
+    let mut executions = Vec::new();
     for entry_point in listeners {
-        match trigger_once(&engine, entry_point.clone(), memory.clone(), key.clone(), trace.clone()).await {
-            Ok(execution) => begun.executions.push(execution),
-            Err(refusal) => {
-                begun.refused.push(entry_point);
-                first.get_or_insert(refusal);
-            }
-        }
+        executions.push(trigger_once(&engine, entry_point, memory.clone(), key.clone(), trace.clone()).await?);
     }
-    match first {
-        Some(refusal) if begun.executions.is_empty() => Err(refusal),
-        Some(_) | None => Ok(begun),
-    }
+    Ok((StatusCode::ACCEPTED, Json(Begun { executions })).into_response())
 }

@@ -19,18 +19,16 @@ use utoipa::{IntoParams, ToSchema};
 use super::App;
 use super::extract::{Path, Query};
 use super::problem::Refusal;
-use crate::bounds;
 use crate::control::Admission;
-use crate::deed::carried_out;
 use crate::engine::{Disobeyed, Engine, Happened, Refused};
-use crate::store::{Execution, Filter, Key, State as ExecutionState, Unreadable};
+use crate::store::{Execution, Filter, Key, State as ExecutionState};
 use crate::trace::TraceContext;
 
 /// Executions in one page, when nothing else is asked for; and the most.
 const PAGE: usize = 50;
 const MAX_PAGE: usize = 500;
 /// The longest Idempotency-Key.
-pub(super) const MAX_KEY: usize = 255;
+const MAX_KEY: usize = 255;
 /// Seconds after which a refused trigger may be tried again.
 const RETRY_SECONDS: u32 = 5;
 
@@ -101,7 +99,7 @@ pub(super) async fn accept(
     let followed = wait.map(|wait| (wait, engine.follow()));
     // A task of its own: a client that hangs up undoes nothing, and wastes nothing half-way.
     let task = begin(Arc::clone(&engine), entry_point, memory, key, TraceContext::here(trace.as_ref()));
-    let accepted = carried_out("the trigger", task).await.map_err(|undone| Refusal::undone(&undone))??;
+    let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
     tracing::Span::current().record("hive.execution.id", &accepted.execution);
     app.controller.telemetry().accepted(begun.elapsed());
     if let Some((wait, followed)) = followed
@@ -142,7 +140,7 @@ async fn end_of(
             match engine.store().get(id).await {
                 Ok(Some(execution)) if execution.state.is_terminal() => return Ok(Some(execution)),
                 Ok(_) => {}
-                Err(error) => return Err(Refusal::of_store(&error)),
+                Err(error) => return Err(Refusal::storage(&error)),
             }
             loop {
                 match followed.recv().await {
@@ -162,7 +160,7 @@ async fn end_of(
     }
 }
 
-/// Begins an execution, and gives its id.
+/// Begins an execution in a task of its own, and gives its id.
 pub(super) async fn trigger_once(
     engine: &Arc<Engine>,
     entry_point: String,
@@ -171,7 +169,8 @@ pub(super) async fn trigger_once(
     trace: Option<TraceContext>,
 ) -> Result<String, Refusal> {
     let task = begin(Arc::clone(engine), entry_point, memory, key, TraceContext::here(trace.as_ref()));
-    Ok(task.await?.execution)
+    let accepted = tokio::spawn(task).await.map_err(|error| Refusal::storage(&error))??;
+    Ok(accepted.execution)
 }
 
 async fn begin(
@@ -195,7 +194,7 @@ async fn begin(
         Err(error @ Refused::Clash) => {
             Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", error.to_string()))
         }
-        Err(Refused::Store(error)) => Err(Refusal::of_store(&error)),
+        Err(Refused::Store(error)) => Err(Refusal::storage(&error)),
     }
 }
 
@@ -203,7 +202,6 @@ pub(super) fn memory(body: &[u8]) -> Result<Map<String, Value>, Refusal> {
     if body.is_empty() {
         return Ok(Map::new());
     }
-    bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
     serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("the body is no JSON object: {error}")))
 }
 
@@ -233,9 +231,6 @@ pub(super) struct Page {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Executions {
     executions: Vec<Execution>,
-    /// Executions that cannot be read, and why. They are not run; each can be cancelled.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    unreadable: Vec<Unreadable>,
     /// Ask for the next page with `before` set to this.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -249,9 +244,10 @@ pub(super) struct Executions {
 pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Result<Json<Executions>, Refusal> {
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let filter = Filter { entry_point: page.entry_point, state: page.state };
-    let listed = engine(&app)?.store().list(&filter, page.before.as_deref(), limit).await;
-    let listed = listed.map_err(|error| Refusal::of_store(&error))?;
-    Ok(Json(Executions { executions: listed.executions, unreadable: listed.unreadable, next: listed.last }))
+    let executions = engine(&app)?.store().list(&filter, page.before.as_deref(), limit).await;
+    let executions = executions.map_err(|error| Refusal::storage(&error))?;
+    let next = executions.last().filter(|_| executions.len() == limit).map(|last| last.id.clone());
+    Ok(Json(Executions { executions, next }))
 }
 
 /// One execution.
@@ -261,7 +257,7 @@ pub(super) async fn list(State(app): State<App>, Query(page): Query<Page>) -> Re
 ))]
 pub(super) async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Execution>, Refusal> {
     let engine = engine(&app)?;
-    let found = engine.store().get(&id).await.map_err(|error| Refusal::of_store(&error))?;
+    let found = engine.store().get(&id).await.map_err(|error| Refusal::storage(&error))?;
     found.map(Json).ok_or_else(|| unknown(engine, &id))
 }
 
@@ -316,7 +312,6 @@ pub(super) struct Input {
     (status = 409, description = "It asks nothing, or not this", body = Problem),
 ))]
 pub(super) async fn input(State(app): State<App>, Path(id): Path<String>, body: Bytes) -> Result<Response, Refusal> {
-    bounds::check_text("the body", &body).map_err(|error| Refusal::out_of_bounds(&error))?;
     let input: Input =
         serde_json::from_slice(&body).map_err(|error| Refusal::invalid(format!("send {{\"value\": ..}}: {error}")))?;
     let engine = engine(&app)?;
@@ -363,7 +358,7 @@ pub(super) fn engine(app: &App) -> Result<&Arc<Engine>, Refusal> {
 
 /// The execution as it is after an order.
 async fn shown(app: &App, id: &str) -> Result<Response, Refusal> {
-    let execution = engine(app)?.store().get(id).await.map_err(|error| Refusal::of_store(&error))?;
+    let execution = engine(app)?.store().get(id).await.map_err(|error| Refusal::storage(&error))?;
     Ok((StatusCode::ACCEPTED, Json(execution)).into_response())
 }
 
@@ -375,11 +370,6 @@ fn disobeyed(engine: &Engine, error: Disobeyed) -> Refusal {
         Disobeyed::Lives(_) => conflict("not_failed", &error),
         Disobeyed::Unanswered(_) => conflict("not_asked", &error),
         Disobeyed::Definition => conflict("definition", &error),
-        Disobeyed::Busy(_) => {
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error.to_string());
-            refusal.retry_after(RETRY_SECONDS)
-        }
-        Disobeyed::Undone(error) => Refusal::undone(error),
-        Disobeyed::Store(error) => Refusal::of_store(error),
+        Disobeyed::Store(error) => Refusal::storage(error),
     }
 }

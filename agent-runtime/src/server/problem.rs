@@ -5,10 +5,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lifecycle::wire::{Problem, Status};
 
-use crate::bounds::OutOfBoundsError;
-use crate::deed::UndoneError;
-use crate::store;
-
 /// Seconds after which the store may be asked again.
 const STORE_SECONDS: u32 = 5;
 
@@ -41,28 +37,6 @@ impl Refusal {
     /// The store failed.
     pub(super) fn storage(error: &dyn std::fmt::Display) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", error.to_string()).retry_after(STORE_SECONDS)
-    }
-
-    /// The store failed, or what it holds cannot be read, or must not be written.
-    pub(super) fn of_store(error: &store::Error) -> Self {
-        match error {
-            store::Error::Foreign { .. } => {
-                let detail = format!("{error}. Cancel it, or run the version that wrote it");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "unreadable", detail)
-            }
-            store::Error::Unstorable { .. } => Self::new(StatusCode::BAD_REQUEST, "invalid_request", error.to_string()),
-            other => Self::storage(other),
-        }
-    }
-
-    /// It is more than is let in.
-    pub(super) fn out_of_bounds(error: &OutOfBoundsError) -> Self {
-        Self::invalid(error.to_string())
-    }
-
-    /// A fault of the runtime's own.
-    pub(super) fn undone(error: &UndoneError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "fault", error.to_string())
     }
 
     pub(super) fn with_status(mut self, status: Status) -> Self {

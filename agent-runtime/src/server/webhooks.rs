@@ -13,7 +13,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::problem::Refusal;
 use super::{App, executions, signature};
-use crate::bounds;
 use crate::definition::{Agent, Trigger, Webhook};
 use crate::store::Key;
 use crate::trace::TraceContext;
@@ -21,8 +20,7 @@ use crate::trace::TraceContext;
 /// Headers that an execution is told of.
 const TOLD: &[&str] = &["content-type", "user-agent", "x-github-event", "x-github-delivery", "x-event-type"];
 /// Headers that name a delivery, so that one that is repeated begins nothing again.
-const DELIVERY: &[&str] =
-    &["idempotency-key", "x-github-delivery", "webhook-id", "svix-id", "x-shopify-webhook-id", "x-gitlab-event-uuid"];
+const DELIVERY: &[&str] = &["idempotency-key", "x-github-delivery"];
 /// Seconds after which a refused request may be tried again.
 const RETRY_SECONDS: u32 = 5;
 
@@ -73,22 +71,19 @@ pub(super) async fn receive(
         let detail = format!("this webhook takes {:?}", webhook.methods);
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
     }
+    if !app.rates.admits(webhook) {
+        let detail = format!("more than {} requests in a minute", webhook.per_minute);
+        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(RETRY_SECONDS));
+    }
     if body.len() > webhook.max_body {
         let detail = format!("a body has at most {} bytes here", webhook.max_body);
         return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail));
     }
     check(webhook, &headers, &body)?;
-    // Whoever cannot sign uses up nothing.
-    if !app.rates.admits(webhook) {
-        let detail = format!("more than {} requests in a minute", webhook.per_minute);
-        return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(RETRY_SECONDS));
-    }
-    let named = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
-    let key = named.filter(|key| (1..=executions::MAX_KEY).contains(&key.len()));
+    let key = DELIVERY.iter().find_map(|name| headers.get(*name)?.to_str().ok());
     let key = key.map(|key| Key { key: key.to_owned(), body: Sha256::digest(&body).into() });
     let trace = TraceContext::of_headers(&headers);
-    let memory = memory(&uri, &method, &headers, &body)?;
-    executions::accept(&app, entry_point.clone(), memory, key, trace, None).await
+    executions::accept(&app, entry_point.clone(), memory(&uri, &method, &headers, &body), key, trace, None).await
 }
 
 fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refusal> {
@@ -103,11 +98,7 @@ fn check(webhook: &Webhook, headers: &HeaderMap, body: &[u8]) -> Result<(), Refu
 }
 
 /// What an execution begins with: the body's fields, or the body whole, and where it came from.
-fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Result<Map<String, Value>, Refusal> {
-    bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
-    let form = form(headers, body);
-    let body = form.as_deref().unwrap_or(body);
-    bounds::check_text("the body", body).map_err(|error| Refusal::out_of_bounds(&error))?;
+fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Map<String, Value> {
     let mut memory = match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => fields,
         Ok(other) => Map::from_iter([("body".to_owned(), other)]),
@@ -121,21 +112,7 @@ fn memory(uri: &Uri, method: &Method, headers: &HeaderMap, body: &[u8]) -> Resul
         "headers": told.collect::<Map<String, Value>>(),
     });
     memory.insert("webhook".to_owned(), request);
-    Ok(memory)
-}
-
-/// The fields of a form as JSON, or the JSON that its one field `payload` holds, as GitHub sends it.
-fn form(headers: &HeaderMap, body: &[u8]) -> Option<Vec<u8>> {
-    let kind = headers.get("content-type")?.to_str().ok()?.split(';').next()?.trim();
-    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        return None;
-    }
-    let fields: Map<String, Value> =
-        form_urlencoded::parse(body).map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
-    match fields.get("payload").and_then(Value::as_str) {
-        Some(payload) if fields.len() == 1 => Some(payload.as_bytes().to_vec()),
-        Some(_) | None => serde_json::to_vec(&fields).ok(),
-    }
+    memory
 }
 
 /// Whether a path is a webhook's.

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::record::encode;
 use super::{Error, State};
-use crate::bounds;
 use crate::llm::{Answer, Usage};
 
 /// One thing that happened.
@@ -137,8 +135,9 @@ impl What {
 }
 
 impl Entry {
-    pub(super) fn encode(&self, id: &str) -> Result<Vec<u8>, Error> {
-        encode(id, self)
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Maps with string keys always serialize.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     pub(super) fn decode(id: &str, seq: u64, bytes: &[u8]) -> Result<Self, Error> {
@@ -146,6 +145,6 @@ impl Entry {
             id: id.to_owned(),
             reason: format!("entry {seq} of its journal: {error}"),
         };
-        bounds::read(bytes).map_err(foreign)
+        serde_json::from_slice(bytes).map_err(foreign)
     }
 }

@@ -4,7 +4,6 @@ mod journal;
 pub mod postgres;
 mod record;
 mod redb;
-mod unreadable;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -15,7 +14,6 @@ use jiff::Timestamp;
 pub use self::redb::Ended;
 pub use journal::{Entry, What};
 pub use record::{About, Branch, Execution, MAIN, Phase, State};
-pub use unreadable::Unreadable;
 
 /// Why the store did not answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -41,14 +39,6 @@ pub enum Error {
     /// The address of the database is wrong.
     #[error("HIVE_STORE_URL: {0}")]
     Url(String),
-    /// A record is deeper or larger than anything that may be written.
-    #[error("execution {id} cannot be written: {reason}")]
-    Unstorable {
-        /// The execution.
-        id: String,
-        /// What is too much.
-        reason: String,
-    },
     /// A record is not one of ours.
     #[error("execution {id} in the store cannot be read: {reason}")]
     Foreign {
@@ -137,20 +127,6 @@ impl Filter {
     }
 }
 
-/// Entries of a journal with their numbers, and an error in the place of each that cannot be read.
-pub type Entries = Vec<(u64, Result<Entry, Error>)>;
-
-/// A page of executions.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Listed {
-    /// Those that the filter admits.
-    pub executions: Vec<Execution>,
-    /// Those whose records cannot be read, which no filter can judge.
-    pub unreadable: Vec<Unreadable>,
-    /// The last that was looked at, if there may be more behind it.
-    pub last: Option<String>,
-}
-
 /// A handle to the store.
 #[derive(Clone, Debug)]
 pub enum Store {
@@ -169,12 +145,12 @@ impl Store {
         redb::Store::open(folder, ended).map(Self::Redb)
     }
 
-    /// Connects to a store that replicas share. `ended` is told when it can be used no more.
+    /// Connects to a store that replicas share.
     ///
     /// # Errors
     /// The database is out of reach, or is not this version's.
-    pub async fn connect(settings: postgres::Settings, ended: Ended) -> Result<Self, Error> {
-        postgres::Store::open(settings, ended).await.map(Self::Postgres)
+    pub async fn connect(settings: postgres::Settings) -> Result<Self, Error> {
+        postgres::Store::open(settings).await.map(Self::Postgres)
     }
 
     /// The store, if replicas share it.
@@ -303,8 +279,8 @@ impl Store {
     /// The newest executions that a filter admits, at most `limit`, older than `before` if it is given.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub async fn list(&self, filter: &Filter, before: Option<&str>, limit: usize) -> Result<Listed, Error> {
+    /// The store or a record cannot be read.
+    pub async fn list(&self, filter: &Filter, before: Option<&str>, limit: usize) -> Result<Vec<Execution>, Error> {
         match self {
             Self::Redb(store) => {
                 // It may read many records from the disk: off the threads that serve.
@@ -321,38 +297,9 @@ impl Store {
     /// # Errors
     /// The store or an entry cannot be read.
     pub async fn journal(&self, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, Entry)>, Error> {
-        self.entries(id, after, limit).await?.into_iter().map(|(seq, entry)| Ok((seq, entry?))).collect()
-    }
-
-    /// The same, with an error in the place of each entry that cannot be read.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
         match self {
-            Self::Redb(store) => store.entries(id, after, limit),
-            Self::Postgres(store) => store.entries(id, after, limit).await,
-        }
-    }
-
-    /// Ends what cannot be read, at a person's word: it is not run, and goes with what is old. False if there is no
-    /// such execution or it has ended.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn give_up(&self, id: &str) -> Result<bool, Error> {
-        match self {
-            Self::Redb(store) => store.give_up(id).await,
-            Self::Postgres(store) => store.give_up(id).await,
-        }
-    }
-
-    /// How many records were found since the process began that cannot be read.
-    #[must_use]
-    pub fn unreadable(&self) -> usize {
-        match self {
-            Self::Redb(store) => store.unreadable(),
-            Self::Postgres(store) => store.unreadable(),
+            Self::Redb(store) => store.journal(id, after, limit),
+            Self::Postgres(store) => store.journal(id, after, limit).await,
         }
     }
 
@@ -436,37 +383,14 @@ impl Store {
         }
     }
 
-    /// The ids of all that has not ended, oldest first. None in a store that replicas share: what it holds is claimed
-    /// one by one, and may be running in another replica.
+    /// Every execution that has not ended, oldest first.
     ///
     /// # Errors
-    /// The store cannot be read.
-    pub fn own_live_ids(&self) -> Result<Vec<String>, Error> {
-        match self {
-            Self::Redb(store) => store.live_ids(),
-            Self::Postgres(_) => Ok(Vec::new()),
-        }
-    }
-
-    /// Every execution that has not ended and can be read, oldest first.
-    ///
-    /// # Errors
-    /// The store cannot be read.
+    /// The store or a record cannot be read.
     pub async fn live(&self) -> Result<Vec<Execution>, Error> {
         match self {
             Self::Redb(store) => store.live(),
             Self::Postgres(store) => store.live().await,
-        }
-    }
-}
-
-#[cfg(test)]
-impl Store {
-    /// Leaves bytes in the place of a record.
-    async fn spoil(&self, id: &str, bytes: &[u8]) {
-        match self {
-            Self::Redb(store) => store.spoil(id, bytes).await,
-            Self::Postgres(store) => store.spoil(id, bytes).await,
         }
     }
 }

@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Error;
-use crate::bounds;
 use crate::trace::TraceContext;
 
 /// The branch that an execution begins with.
@@ -191,10 +190,6 @@ pub struct Execution {
     /// Why it failed, or the last node that did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// When it has to have ended, while it rests.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub deadline: Option<Timestamp>,
     /// What began it, in a trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
@@ -221,7 +216,6 @@ impl Execution {
             ended: None,
             reason: None,
             error: None,
-            deadline: None,
             trace: None,
         }
     }
@@ -232,8 +226,7 @@ impl Execution {
         Self { trace, ..self }
     }
 
-    /// When it has to be looked at again: the first time at which a branch goes on or its question expires, or when
-    /// it has to have ended.
+    /// When it has to be looked at again: the first time at which a branch goes on or its question expires.
     #[must_use]
     pub fn due(&self) -> Option<Timestamp> {
         let times = self.branches.values().filter_map(|branch| match &branch.phase {
@@ -241,7 +234,7 @@ impl Execution {
             Phase::Asking { expires, .. } => Some(*expires),
             Phase::Ready | Phase::Forked { .. } | Phase::Arrived { .. } | Phase::Ended | Phase::Failed { .. } => None,
         });
-        times.chain(self.deadline).min()
+        times.min()
     }
 
     /// Whether a branch waits for a person.
@@ -250,25 +243,13 @@ impl Execution {
         self.branches.values().any(|branch| matches!(branch.phase, Phase::Asking { .. }))
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, Error> {
-        encode(&self.id, self)
+    pub(super) fn encode(&self) -> Vec<u8> {
+        // Maps with string keys always serialize.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     pub(super) fn decode(id: &str, bytes: &[u8]) -> Result<Self, Error> {
         let foreign = |error: serde_json::Error| Error::Foreign { id: id.to_owned(), reason: error.to_string() };
-        bounds::read(bytes).map_err(foreign)
+        serde_json::from_slice(bytes).map_err(foreign)
     }
-}
-
-/// Something of an execution as it is written. What could not be read again is not.
-pub(super) fn encode(id: &str, what: &impl Serialize) -> Result<Vec<u8>, Error> {
-    let unstorable = |reason: String| Error::Unstorable { id: id.to_owned(), reason };
-    let bytes = serde_json::to_vec(what).map_err(|error| unstorable(error.to_string()))?;
-    if bytes.len() > bounds::MAX_RECORD {
-        return Err(unstorable(format!("it has more than {} bytes", bounds::MAX_RECORD)));
-    }
-    if bounds::Shape::of(&bytes).depth > bounds::WRITTEN_DEPTH {
-        return Err(unstorable(format!("it has more than {} levels", bounds::WRITTEN_DEPTH)));
-    }
-    Ok(bytes)
 }

@@ -109,24 +109,23 @@ pub struct Toolbox {
     servers: Vec<Arc<Server>>,
     /// Which server offers a tool.
     offered: BTreeMap<String, (Tool, Arc<Server>)>,
-    away: Vec<Error>,
 }
 
 impl Toolbox {
-    /// Connects to every server and asks for its tools; one that is away is only missed by who needs a tool that no
-    /// other offers. Files are kept in folders below `files`; servers that are
-    /// programs do not inherit the variables of `hidden`.
-    pub async fn connect(config: Servers, files: PathBuf, hidden: &[String]) -> Self {
-        let servers: Vec<Arc<Server>> = config.into_servers().map(|server| Arc::new(server.hiding(hidden))).collect();
+    /// Connects to every server and asks for its tools. Files are kept in folders below `files`.
+    ///
+    /// # Errors
+    /// A server cannot be reached; none is left running.
+    pub async fn connect(config: Servers, files: PathBuf) -> Result<Self, Error> {
+        let servers: Vec<Arc<Server>> = config.into_servers().map(Arc::new).collect();
         let listed = join_all(servers.iter().map(|server| server.tools())).await;
-        let mut toolbox = Self { files: Some(Files::new(files)), servers, ..Self::default() };
+        let mut toolbox = Self { files: Some(Files::new(files)), servers, offered: BTreeMap::new() };
         for (server, tools) in toolbox.servers.clone().into_iter().zip(listed) {
             let tools = match tools {
                 Ok(tools) => tools,
                 Err(error) => {
-                    server.close().await;
-                    toolbox.away.push(error);
-                    continue;
+                    toolbox.close().await;
+                    return Err(error);
                 }
             };
             for tool in tools {
@@ -138,13 +137,7 @@ impl Toolbox {
                 toolbox.offered.insert(tool.name.clone(), (tool, Arc::clone(&server)));
             }
         }
-        toolbox
-    }
-
-    /// Why servers are away whose tools are not known.
-    #[must_use]
-    pub fn away(&self) -> &[Error] {
-        &self.away
+        Ok(toolbox)
     }
 
     /// A tool by its name.

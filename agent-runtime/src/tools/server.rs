@@ -1,26 +1,23 @@
 //! One MCP server: connected when it is needed, and again after it was lost.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rmcp::model::{
-    CallToolRequestParams, CallToolResult, ContentBlock, PaginatedRequestParams, RequestMetaObject, ResourceContents,
-};
+use rmcp::model::{CallToolRequestParams, CallToolResult, ContentBlock, RequestMetaObject};
 use rmcp::service::{RunningService, ServiceError};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{RoleClient, serve_client};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Map, Value};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
 use super::{Cx, Error, Output, Tool};
-use crate::programs::Family;
-use crate::{lines, programs};
 
 /// How long connecting and listing may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(30);
@@ -28,8 +25,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(2);
 /// The longest text that the model is told, in bytes.
 const MAX_TEXT: usize = 1024 * 1024;
-/// Pages of a server's tools.
-const MAX_PAGES: usize = 100;
 /// Where the idempotency key stands in a call's `_meta`.
 const KEY: &str = "agents.hive.dev/idempotency-key";
 
@@ -48,8 +43,6 @@ pub(super) struct Server {
     name: String,
     reach: Reach,
     timeout: Duration,
-    /// Variables that it does not inherit.
-    hidden: Vec<String>,
     connection: Mutex<Option<Arc<Connection>>>,
 }
 
@@ -60,48 +53,22 @@ struct Connection {
     program: Option<Program>,
 }
 
-/// A program, with all that descends from it, which goes with it.
+/// A program in a process group of its own, which goes with it.
 #[derive(Debug)]
 struct Program {
     child: Mutex<Child>,
-    family: std::sync::Mutex<Option<Family>>,
+    group: Option<Pid>,
 }
 
-impl Program {
-    fn family(&self) -> std::sync::MutexGuard<'_, Option<Family>> {
-        self.family.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(family) = self.family().as_ref() {
-            family.signal(signal);
-        }
-    }
-
-    /// SIGTERM to the group, two seconds, SIGKILL; returns when nothing of it is left.
-    async fn end(&self) {
-        self.signal(Signal::TERM);
-        let mut child = self.child.lock().await;
-        if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-            self.signal(Signal::KILL);
-            if let Err(error) = child.wait().await {
-                tracing::error!(%error, "an MCP server could not be reaped");
-            }
-        }
-        let family = self.family().take();
-        if let Some(family) = family {
-            family.end().await;
-        }
+impl Drop for Program {
+    fn drop(&mut self) {
+        signal(self.group, Signal::KILL);
     }
 }
 
 impl Server {
     pub(super) fn new(name: String, reach: Reach, timeout: Duration) -> Self {
-        Self { name, reach, timeout, hidden: Vec::new(), connection: Mutex::default() }
-    }
-
-    pub(super) fn hiding(self, hidden: &[String]) -> Self {
-        Self { hidden: hidden.to_vec(), ..self }
+        Self { name, reach, timeout, connection: Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -111,37 +78,15 @@ impl Server {
     /// The tools that it offers.
     pub(super) async fn tools(&self) -> Result<Vec<Tool>, Error> {
         let connection = self.connected().await?;
-        let listed = tokio::time::timeout(CONNECT_WITHIN, self.list(&connection)).await;
-        let tools = listed.map_err(|_| self.unreachable(&"its tools are not listed in time"))??;
+        let listed = tokio::time::timeout(CONNECT_WITHIN, connection.service.peer().list_all_tools()).await;
+        let listed = listed.map_err(|_| self.unreachable(&"its tools are not listed in time"))?;
+        let tools = listed.map_err(|error| self.unreachable(&error))?;
         let tool = |tool: rmcp::model::Tool| Tool {
             name: tool.name.into_owned(),
             description: tool.description.map(std::borrow::Cow::into_owned).unwrap_or_default(),
             schema: Value::Object(tool.input_schema.as_ref().clone()),
         };
         Ok(tools.into_iter().map(tool).collect())
-    }
-
-    /// Every page of its tools, until one leads nowhere new.
-    async fn list(&self, connection: &Connection) -> Result<Vec<rmcp::model::Tool>, Error> {
-        let (mut tools, mut seen) = (Vec::new(), BTreeSet::new());
-        let mut cursor: Option<String> = None;
-        for _ in 0..MAX_PAGES {
-            let page = PaginatedRequestParams::default().with_cursor(cursor.take());
-            let page = connection.service.peer().list_tools(Some(page)).await;
-            let page = page.map_err(|error| self.unreachable(&error))?;
-            tools.extend(page.tools);
-            let Some(next) = page.next_cursor.filter(|next| !next.is_empty()) else { return Ok(tools) };
-            if !seen.insert(next.clone()) {
-                tracing::warn!(
-                    server = self.name,
-                    cursor = next,
-                    "it lists its tools in a circle: those of one round are used"
-                );
-                return Ok(tools);
-            }
-            cursor = Some(next);
-        }
-        Err(self.unreachable(&format!("its tools have more than {MAX_PAGES} pages")))
     }
 
     /// Calls a tool, on a new connection if the last was lost.
@@ -173,7 +118,13 @@ impl Server {
         let Some(connection) = self.connection.lock().await.take() else { return };
         connection.service.cancellation_token().cancel();
         if let Some(program) = &connection.program {
-            program.end().await;
+            signal(program.group, Signal::TERM);
+            let mut child = program.child.lock().await;
+            if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
+                signal(program.group, Signal::KILL);
+                // Killed, it is reaped at once.
+                let _ = child.wait().await;
+            }
         }
     }
 
@@ -196,23 +147,35 @@ impl Server {
         match &self.reach {
             Reach::Program { command, arguments, folder, environment } => {
                 let mut program = Command::new(command);
-                program.args(arguments);
+                program.args(arguments).envs(environment);
+                program.env_remove("HIVE_LIFECYCLE_TOKEN").env_remove("HIVE_STORE_URL");
+                for secret in ["HIVE_LLM_API_KEY", "OPENAI_API_KEY", "ANTHROPIC_API_KEY"] {
+                    if !environment.contains_key(secret) {
+                        program.env_remove(secret);
+                    }
+                }
                 if let Some(folder) = folder {
                     program.current_dir(folder);
                 }
-                program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-                let (mut child, family) = programs::spawn(&mut program, environment, &self.hidden)
+                program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+                let mut child = program
+                    .kill_on_drop(true)
+                    .spawn()
                     .map_err(|error| self.unreachable(&format!("{command}: {error}")))?;
+                let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
                 let pipes = (child.stdout.take(), child.stdin.take(), child.stderr.take());
                 let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
                     return Err(self.unreachable(&"it has no pipes"));
                 };
                 let server = self.name.clone();
                 tokio::spawn(async move {
-                    lines::tell(stderr, |line| tracing::info!(server, stream = "stderr", "{line}")).await;
+                    let mut lines = BufReader::new(stderr).lines();
+                    while let Ok(Some(line)) = lines.next_line().await {
+                        tracing::info!(server, stream = "stderr", "{line}");
+                    }
                 });
-                // From here on all of it goes when the program does.
-                let program = Program { child: Mutex::new(child), family: std::sync::Mutex::new(Some(family)) };
+                // From here on the group goes when the program does.
+                let program = Program { child: Mutex::new(child), group };
                 let service = serve_client((), (stdout, stdin)).await.map_err(|error| self.unreachable(&error))?;
                 Ok(Connection { service, program: Some(program) })
             }
@@ -249,11 +212,7 @@ fn output(result: CallToolResult) -> Output {
         ContentBlock::Text(text) => text.text,
         ContentBlock::Image(image) => format!("[image {}]", image.mime_type),
         ContentBlock::Audio(audio) => format!("[audio {}]", audio.mime_type),
-        ContentBlock::Resource(embedded) => match embedded.resource {
-            ResourceContents::TextResourceContents { text, .. } => text,
-            ResourceContents::BlobResourceContents { uri, .. } => format!("[resource {uri}]"),
-            _ => "[resource]".to_owned(),
-        },
+        ContentBlock::Resource(_) => "[resource]".to_owned(),
         ContentBlock::ResourceLink(link) => format!("[resource {}]", link.uri),
         _ => "[content of another kind]".to_owned(),
     });
@@ -267,4 +226,11 @@ fn output(result: CallToolResult) -> Output {
         text.push_str("\n[cut: the tool said more]");
     }
     Output { text, is_error: result.is_error.unwrap_or(false) }
+}
+
+fn signal(group: Option<Pid>, signal: Signal) {
+    if let Some(group) = group {
+        // The group may be gone already.
+        let _ = kill_process_group(group, signal);
+    }
 }

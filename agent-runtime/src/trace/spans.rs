@@ -105,7 +105,7 @@ pub(crate) fn node(kind: &str, id: &str, branch: &Branch) -> Span {
 pub(crate) fn settled(span: &Span, outcome: &Outcome) {
     let result = match outcome {
         Outcome::Success(_) => "success",
-        Outcome::Failure(Failure { kind, reason, .. }) => {
+        Outcome::Failure(Failure { kind, reason }) => {
             fail(span, kind, reason);
             "failure"
         }

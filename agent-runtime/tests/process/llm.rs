@@ -21,7 +21,7 @@ fn client(server: &LlmServer, format: Format) -> Client {
 }
 
 fn history() -> Vec<Message> {
-    let call = |id: &str| Call { id: id.to_owned(), name: "look".to_owned(), arguments: Map::new(), state: Map::new() };
+    let call = |id: &str| Call { id: id.to_owned(), name: "look".to_owned(), arguments: Map::new() };
     let result = |id: &str, is_error| Message::Tool {
         call: id.to_owned(),
         name: "look".to_owned(),
@@ -30,7 +30,7 @@ fn history() -> Vec<Message> {
     };
     vec![
         Message::User { text: "Look twice.".to_owned() },
-        Message::Assistant { text: "I look.".to_owned(), calls: vec![call("a"), call("b")], state: Map::new() },
+        Message::Assistant { text: "I look.".to_owned(), calls: vec![call("a"), call("b")] },
         result("a", false),
         result("b", true),
     ]

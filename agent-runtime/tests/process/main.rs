@@ -19,7 +19,6 @@ mod durability;
 mod effects;
 mod graph;
 mod handover;
-mod hangups;
 mod hive;
 mod holds;
 mod input;

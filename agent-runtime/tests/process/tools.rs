@@ -33,11 +33,7 @@ pub(crate) async fn over_http(count: &Path) -> (Child, String) {
 
 async fn connect(folder: &Path, servers: Value) -> Result<Toolbox, Error> {
     let servers = Servers::parse("mcp_servers.json", &servers.to_string()).unwrap();
-    let toolbox = Toolbox::connect(servers, folder.join("files"), &[]).await;
-    match toolbox.away().first() {
-        Some(error) => Err(error.clone()),
-        None => Ok(toolbox),
-    }
+    Toolbox::connect(servers, folder.join("files")).await
 }
 
 fn stdio() -> Value {

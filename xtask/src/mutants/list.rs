@@ -208,7 +208,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "21",
         file: "agent-runtime/src/engine/mod.rs",
-        from: "            queue.put(Waits::of(&execution, priority, Timestamp::now()));\n        }\n        let engine",
+        from: "            queue.put(execution, priority);\n        }\n        let engine",
         to: "            let _ = (&mut queue, priority);\n        }\n        let engine",
         guard: PROCESS,
         test: "a_killed_runtime_goes_on_with_what_it_had_accepted",
@@ -335,9 +335,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "shutdown",
-        file: "agent-runtime/src/programs.rs",
-        from: "        if !self.is_over {\n            self.signal(Signal::KILL);\n",
-        to: "        if self.is_over {\n            self.signal(Signal::KILL);\n",
+        file: "agent-runtime/src/engine/exec.rs",
+        from: "    fn drop(&mut self) {\n        signal(self.group, Signal::KILL);\n",
+        to: "    fn drop(&mut self) {\n        signal(None, Signal::KILL);\n",
         guard: PROCESS,
         test: "a_second_signal_leaves_no_program_and_nothing_of_its_group_behind",
     },

@@ -112,8 +112,8 @@ pub(super) fn read(entries: &[Entry], place: &Place, outputs: &[Output], continu
         match &entry.what {
             What::Said { text, .. } => spoken.push((entry, Message::User { text: text.clone() })),
             What::Answered { answer } => {
-                let (text, calls, state) = (answer.text.clone(), answer.calls.clone(), answer.state.clone());
-                spoken.push((entry, Message::Assistant { text, calls, state }));
+                let (text, calls) = (answer.text.clone(), answer.calls.clone());
+                spoken.push((entry, Message::Assistant { text, calls }));
             }
             What::Called { call, tool, content, is_error } => {
                 let (name, content) = (tool.clone(), content.clone());
@@ -263,7 +263,7 @@ impl Conversation {
             let reason = format!("the model gave the same answer {} times running", self.repeated);
             return Next::Fail(Failure::new("stall", reason));
         }
-        if let (Some(Message::Assistant { text, calls, .. }), Some(_)) = (self.messages.last(), &self.last)
+        if let (Some(Message::Assistant { text, calls }), Some(_)) = (self.messages.last(), &self.last)
             && calls.is_empty()
         {
             return self.after_words(text, event_loop, outputs);

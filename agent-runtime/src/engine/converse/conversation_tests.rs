@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::definition::{NodeKind, parse};
+use crate::llm::Usage;
 
 /// A conversation at one node, entry by entry, as the engine would have it.
 struct Talk {
@@ -26,7 +27,7 @@ fn talk(node: &str) -> Talk {
 
 fn call(id: &str, name: &str, arguments: Value) -> Call {
     let Value::Object(arguments) = arguments else { panic!("an object") };
-    Call { id: id.to_owned(), name: name.to_owned(), arguments, state: Map::new() }
+    Call { id: id.to_owned(), name: name.to_owned(), arguments }
 }
 
 impl Talk {
@@ -36,7 +37,7 @@ impl Talk {
     }
 
     fn answers(&mut self, text: &str, calls: Vec<Call>) {
-        let answer = Answer { text: text.to_owned(), calls, ..Answer::default() };
+        let answer = Answer { text: text.to_owned(), calls, usage: Usage::default(), truncated: false };
         self.add(What::Answered { answer });
     }
 

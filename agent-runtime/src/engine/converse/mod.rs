@@ -135,10 +135,7 @@ impl Engine {
         };
         self.telemetry.called_model(answered.as_ref().ok().map(|answer| answer.usage));
         match answered {
-            Ok(mut answer) => {
-                if answer.usage == llm::Usage::default() {
-                    answer.usage = estimated(said, &answer);
-                }
+            Ok(answer) => {
                 trace::asked(&span, &answer);
                 let tokens = answer.usage.input_tokens + answer.usage.output_tokens;
                 run.tokens.fetch_add(tokens, std::sync::atomic::Ordering::Relaxed);
@@ -226,14 +223,6 @@ impl Engine {
         self.show(run.execution, seqs, &entries);
         Ok(entries)
     }
-}
-
-/// What an answer cost whose server does not say.
-fn estimated(said: usize, answer: &Answer) -> llm::Usage {
-    let calls =
-        answer.calls.iter().map(|call| call.name.len() + serde_json::to_vec(&call.arguments).map_or(0, |a| a.len()));
-    let tokens = |bytes: usize| i64::try_from(bytes.div_ceil(BYTES_PER_TOKEN)).unwrap_or(i64::MAX);
-    llm::Usage { input_tokens: tokens(said), output_tokens: tokens(answer.text.len() + calls.sum::<usize>()) }
 }
 
 /// What came of a call of a tool.

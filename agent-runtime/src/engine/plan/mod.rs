@@ -39,7 +39,6 @@ pub(super) fn take_up(execution: &mut Execution, agent: Option<&Agent>, now: Tim
         return planned;
     }
     execution.state = State::Running;
-    execution.deadline = None;
     execution.started.get_or_insert(now);
     execution.claims += 1;
     planned.entries.push(entry(MAIN, execution.branches.get(MAIN), What::Begun, now));
@@ -252,7 +251,7 @@ pub(super) fn retry(execution: &mut Execution, now: Timestamp) -> Option<Planned
     }
     execution.state = State::Queued;
     (execution.ended, execution.reason, execution.error, execution.started) = (None, None, None, None);
-    (execution.claims, execution.deadline) = (0, None);
+    execution.claims = 0;
     Some(Planned { entries: vec![state(execution, now)], events: Vec::new() })
 }
 
@@ -294,8 +293,13 @@ pub(super) fn rest(agent: &Agent, execution: &mut Execution) {
     }
     execution.state = if ready(execution).is_empty() { State::Waiting } else { State::Queued };
     let entry = agent.entry_points.get(&execution.entry_point);
-    // Beside its branches, so that a retry finds their waits and questions as they were.
-    execution.deadline = deadline(agent, entry, execution).map(|deadline| deadline.at);
+    let Some(deadline) = deadline(agent, entry, execution) else { return };
+    for branch in execution.branches.values_mut() {
+        match &mut branch.phase {
+            Phase::Parked { until: at } | Phase::Asking { expires: at, .. } => *at = (*at).min(deadline.at),
+            Phase::Ready | Phase::Forked { .. } | Phase::Arrived { .. } | Phase::Ended | Phase::Failed { .. } => {}
+        }
+    }
 }
 
 /// What a branch sees: the execution's memory under what it and the branches it came from have written.

@@ -104,7 +104,7 @@ impl Store {
                 "SELECT lane.name FROM unnest($1::text[], $2::bigint[]) AS lane (name, most)
                  CROSS JOIN LATERAL (
                      SELECT rank, id FROM executions
-                     WHERE ended IS NULL AND entry_point = lane.name AND due <= $3 AND id <> ALL($5)
+                     WHERE ended IS NULL AND entry_point = lane.name AND due <= $3
                        AND (claimed_by IS NULL OR lease_until < clock_timestamp())
                      ORDER BY rank, id LIMIT 1) AS head
                  WHERE (SELECT desired FROM control WHERE runtime_uid = $4) = 'running'
@@ -117,7 +117,6 @@ impl Store {
             .bind(&most)
             .bind(now.as_millisecond())
             .bind(&self.shared.runtime_uid)
-            .bind(self.shared.unreadable.ids())
             .fetch_all(&self.pool())
             .await?;
             rows.into_iter().map(|row| row.try_get(0)).collect()
@@ -133,17 +132,7 @@ impl Store {
     pub async fn claim(&self, entry_point: &str, most: usize, now: Timestamp) -> Result<Option<Claimed>, Error> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let found = self.until_done(Duration::ZERO, || self.try_claim(entry_point, most, now)).await?;
-        let Some((id, record, claim)) = found else { return Ok(None) };
-        match Execution::decode(&id, &record) {
-            Ok(execution) => Ok(Some(Claimed { execution, claim })),
-            Err(error) => {
-                // A newer version may be able to read it, so it is neither run nor ended: this replica claims it no
-                // more, and it holds no place.
-                self.shared.unreadable.note(&error);
-                self.give_back(&id, claim.no()).await?;
-                Err(error)
-            }
-        }
+        found.map(|(id, record, claim)| Ok(Claimed { execution: Execution::decode(&id, &record)?, claim })).transpose()
     }
 
     /// Whether the operator's last word is that executions run. Until the transaction ends, no other is accepted.
@@ -181,7 +170,7 @@ impl Store {
                  lease_until = clock_timestamp() + make_interval(secs => $5)
              WHERE id = (
                  SELECT id FROM executions
-                 WHERE ended IS NULL AND entry_point = $1 AND due <= $3 AND id <> ALL($6)
+                 WHERE ended IS NULL AND entry_point = $1 AND due <= $3
                    AND (claimed_by IS NULL OR lease_until < clock_timestamp())
                    AND (SELECT count(*) FROM executions
                         WHERE ended IS NULL AND entry_point = $1 AND claimed_by IS NOT NULL
@@ -194,7 +183,6 @@ impl Store {
         .bind(now.as_millisecond())
         .bind(&self.shared.replica)
         .bind(self.shared.lease.as_secs_f64())
-        .bind(self.shared.unreadable.ids())
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Ok(None) };
@@ -217,15 +205,8 @@ impl Store {
         let found = self.until_done(PATIENCE, || self.try_seize(id)).await?;
         Ok(match found {
             Ok((record, claim)) => {
+                let execution = Execution::decode(id, &record)?;
                 let no = claim.no;
-                let execution = match Execution::decode(id, &record) {
-                    Ok(execution) => execution,
-                    Err(error) => {
-                        self.shared.unreadable.note(&error);
-                        self.give_back(id, no).await?;
-                        return Err(error);
-                    }
-                };
                 self.claims().insert(id.to_owned(), Arc::new(claim));
                 Seized::Rests(Box::new(execution), no)
             }

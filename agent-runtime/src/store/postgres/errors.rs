@@ -2,9 +2,6 @@
 
 use super::Error;
 
-/// What a server says that takes no writes.
-const READ_ONLY: &str = "25006";
-
 /// Whether another try may succeed: the connection broke, or the server is busy, restarting or full.
 pub(super) fn passes(error: &sqlx::Error) -> bool {
     match error {
@@ -12,8 +9,7 @@ pub(super) fn passes(error: &sqlx::Error) -> bool {
             let code = error.code().unwrap_or_default();
             // Connections, rollbacks, resources, intervention by an operator, and system errors.
             let classes = ["08", "40", "53", "57", "58"];
-            let others = ["55P03", "25P03", READ_ONLY];
-            classes.iter().any(|class| code.starts_with(class)) || others.contains(&code.as_ref())
+            classes.iter().any(|class| code.starts_with(class)) || ["55P03", "25P03"].contains(&code.as_ref())
         }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -25,11 +21,6 @@ pub(super) fn passes(error: &sqlx::Error) -> bool {
     }
 }
 
-/// Whether the server takes no writes: it has become a standby, and another is the primary now.
-pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(READ_ONLY))
-}
-
 /// The same for the rest of the runtime.
 pub(super) fn of(error: &sqlx::Error) -> Error {
     if let sqlx::Error::Database(database) = error
@@ -38,9 +29,6 @@ pub(super) fn of(error: &sqlx::Error) -> Error {
         return Error::Full;
     }
     match error {
-        sqlx::Error::Encode(inner) if inner.is::<Error>() => {
-            inner.downcast_ref::<Error>().cloned().unwrap_or(Error::Ended)
-        }
         // What the pool says after it has tried to connect for a while.
         sqlx::Error::PoolTimedOut => Error::Unreachable("it did not answer in time".to_owned()),
         error => Error::Unreachable(error.to_string()),

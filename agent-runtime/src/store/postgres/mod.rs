@@ -21,9 +21,7 @@ use sqlx::PgPool;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::unreadable::Unreadables;
-use super::{Ended, Error};
-use crate::deed;
+use super::Error;
 use claims::Claim;
 pub use claims::{Claimed, Seized};
 pub use orders::{Asked, Reply};
@@ -67,7 +65,6 @@ struct Shared {
     /// What this replica runs, by execution.
     claims: Mutex<HashMap<String, Arc<Claim>>>,
     counts: Counts,
-    unreadable: Unreadables,
     told: tokio::sync::mpsc::Sender<Told>,
     heard: broadcast::Sender<Heard>,
     /// There may be something to claim.
@@ -87,12 +84,11 @@ struct Counts {
 }
 
 impl Store {
-    /// Connects, brings the tables up to date, and begins to renew leases. `broken` is told when what renews them
-    /// has failed for good.
+    /// Connects, brings the tables up to date, and begins to renew leases.
     ///
     /// # Errors
     /// The database is out of reach, or its tables are not this version's.
-    pub async fn open(settings: Settings, broken: Ended) -> Result<Self, Error> {
+    pub async fn open(settings: Settings) -> Result<Self, Error> {
         let options = connect::options(&settings.url)?;
         let pool = connect::pool(options.clone());
         connect::migrate(&pool).await?;
@@ -105,7 +101,6 @@ impl Store {
             replica: uuid::Uuid::now_v7().simple().to_string(),
             claims: Mutex::default(),
             counts: Counts { healthy: AtomicBool::new(true), ..Counts::default() },
-            unreadable: Unreadables::default(),
             told,
             heard: broadcast::Sender::new(tell::KEPT),
             work: Notify::new(),
@@ -125,8 +120,7 @@ impl Store {
         ];
         for task in tasks {
             let ended = ended.clone();
-            let task = async move { ended.run_until_cancelled(task).await };
-            deed::watched("a task of the store", broken.clone(), task);
+            tokio::spawn(async move { ended.run_until_cancelled(task).await });
         }
         Ok(store)
     }
@@ -141,12 +135,6 @@ impl Store {
     #[must_use]
     pub fn failed(&self) -> i64 {
         self.shared.counts.failed.load(Ordering::Relaxed)
-    }
-
-    /// How many records were found that cannot be read.
-    #[must_use]
-    pub fn unreadable(&self) -> usize {
-        self.shared.unreadable.count()
     }
 
     /// Whether the database answered lately.
@@ -182,13 +170,14 @@ impl Store {
 
     /// One try, which ends in time whatever the network does.
     async fn once<T>(&self, deed: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
-        let tried = tokio::time::timeout(TRY, deed).await;
-        let hangs = tried.is_err();
-        let outcome = tried.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        // Its connections lead nowhere any more, or to a server that is the primary no more: others are made.
-        if hangs || outcome.as_ref().is_err_and(errors::is_read_only) {
-            self.shared.pool.send_replace(connect::pool(self.shared.options.clone()));
-        }
+        let outcome = match tokio::time::timeout(TRY, deed).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // Its connections may lead nowhere any more: others are made.
+                self.shared.pool.send_replace(connect::pool(self.shared.options.clone()));
+                Err(sqlx::Error::PoolTimedOut)
+            }
+        };
         let answered = !outcome.as_ref().is_err_and(errors::passes);
         self.shared.counts.healthy.store(answered, Ordering::Relaxed);
         outcome

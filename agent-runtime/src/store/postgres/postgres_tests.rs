@@ -7,16 +7,9 @@ use crate::store::{Accepted, Commit, Entry, Execution, MAIN, State, What};
 
 const LEASE: Duration = Duration::from_secs(30);
 
-impl Store {
-    pub(in crate::store) async fn spoil(&self, id: &str, bytes: &[u8]) {
-        let put = sqlx::query("UPDATE executions SET record = $2 WHERE id = $1").bind(id).bind(bytes);
-        put.execute(&self.pool()).await.unwrap();
-    }
-}
-
 async fn open(url: &str) -> Store {
     let settings = Settings { url: url.to_owned(), runtime_uid: "u".to_owned(), lease: LEASE };
-    Store::open(settings, Ended::new()).await.expect("it opens")
+    Store::open(settings).await.expect("it opens")
 }
 
 fn execution(entry: &str) -> Execution {
@@ -62,7 +55,7 @@ async fn every_write_of_a_stale_claim_is_refused_and_the_new_ones_stand() {
     stale(one.append(&first.id, &[entry()], &[]).await.unwrap_err());
     stale(one.reserve(&first.id, &[(used, 9)]).await.unwrap_err());
     stale(one.commit(&succeeded(&held)).await.unwrap_err());
-    assert_eq!((one.entries(&first.id, 0, 9).await.unwrap().len(), one.usage("k").await.unwrap()), (0, 0));
+    assert_eq!((one.journal(&first.id, 0, 9).await.unwrap().len(), one.usage("k").await.unwrap()), (0, 0));
     assert_eq!(other.append(&first.id, &[entry()], &[]).await.unwrap(), 1..2);
     assert_eq!(other.commit(&succeeded(&taken)).await.unwrap(), Some(2..3));
     stale(one.commit(&succeeded(&held)).await.unwrap_err());
@@ -75,7 +68,7 @@ async fn a_write_under_an_earlier_claim_of_the_same_replica_is_refused() {
     let url = server.database("d");
     // So long that nothing else finds out first that the claim is an old one.
     let settings = Settings { url, runtime_uid: "u".to_owned(), lease: LEASE * 60 };
-    let store = Store::open(settings, Ended::new()).await.unwrap();
+    let store = Store::open(settings).await.unwrap();
     let first = accept(&store).await;
     claim(&store).await.unwrap();
     let before = Arc::clone(&store.claims()[&first.id]);
@@ -85,7 +78,7 @@ async fn a_write_under_an_earlier_claim_of_the_same_replica_is_refused() {
     let now = store.claims().insert(first.id.clone(), before).unwrap();
     let error = store.append(&first.id, &[entry()], &[]).await.unwrap_err();
     assert!(matches!(&error, Error::Stale(id) if *id == first.id), "{error}");
-    assert!(store.entries(&first.id, 0, 9).await.unwrap().is_empty());
+    assert!(store.journal(&first.id, 0, 9).await.unwrap().is_empty());
     store.claims().insert(first.id.clone(), now);
     assert_eq!(store.commit(&succeeded(&again)).await.unwrap(), Some(1..2));
 }
@@ -169,7 +162,7 @@ async fn a_write_whose_answer_was_lost_is_done_once() {
     let again = store.append(&first.id, &[entry(), entry()], &[]).await.unwrap_err();
     assert!(matches!(again, Error::Stale(_)), "a first try that finds another number is refused: {again}");
     assert_eq!(store.append_again(&first.id, &[entry(), entry()]).await.unwrap(), 1..3);
-    assert_eq!(store.entries(&first.id, 0, 9).await.unwrap().len(), 2);
+    assert_eq!(store.journal(&first.id, 0, 9).await.unwrap().len(), 2);
     assert_eq!(store.commit(&succeeded(&held)).await.unwrap(), Some(3..4));
     store.let_go(&first.id, no).await;
     assert_eq!(server.sql("d", "SELECT sum(value) FROM counters"), ["1"]);
@@ -208,7 +201,7 @@ async fn a_newer_or_altered_database_is_refused_for_good_and_one_out_of_reach_is
     open(&url).await.close().await;
     let refused = async || {
         let settings = Settings { url: url.clone(), runtime_uid: String::new(), lease: LEASE };
-        Store::open(settings, Ended::new()).await.unwrap_err()
+        Store::open(settings).await.unwrap_err()
     };
     server.sql("d", "INSERT INTO _sqlx_migrations SELECT 99, 'later', now(), true, 'x', 1");
     let newer = refused().await;
@@ -220,5 +213,5 @@ async fn a_newer_or_altered_database_is_refused_for_good_and_one_out_of_reach_is
     let away = refused().await;
     assert!(matches!(&away, Error::Unreachable(_)), "{away}");
     let settings = Settings { url: "mysql://x".to_owned(), runtime_uid: String::new(), lease: LEASE };
-    assert!(matches!(Store::open(settings, Ended::new()).await, Err(Error::Url(_))));
+    assert!(matches!(Store::open(settings).await, Err(Error::Url(_))));
 }

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::rows::count;
 use super::{PATIENCE, Store};
-use crate::store::{Entries, Entry, Error, Execution, Filter, KEY_LIFETIME_SECONDS, Listed};
+use crate::store::{Entry, Error, Execution, Filter, KEY_LIFETIME_SECONDS};
 
 /// Executions that are thrown away in one transaction.
 const SWEEP: i64 = 200;
@@ -43,28 +42,7 @@ impl Store {
                 .fetch_all(&self.pool())
                 .await
         };
-        let rows = self.until_done(PATIENCE, look).await?;
-        Ok(self.shared.unreadable.sift(rows.into_iter().map(decode)).0)
-    }
-
-    /// Ends what cannot be read, unless it has ended: it is not run any more.
-    pub(in crate::store) async fn give_up(&self, id: &str) -> Result<bool, Error> {
-        let give = || async {
-            let mut tx = self.pool().begin().await?;
-            let ended = sqlx::query(
-                "UPDATE executions SET state = 'failed', ended = clock_timestamp(), claim_no = claim_no + 1,
-                     claimed_by = NULL, lease_until = NULL WHERE id = $1 AND ended IS NULL",
-            )
-            .bind(id)
-            .execute(&mut *tx)
-            .await?;
-            if ended.rows_affected() > 0 {
-                count(&mut tx, "failed", 1, id).await?;
-            }
-            tx.commit().await?;
-            Ok(ended.rows_affected() > 0)
-        };
-        self.until_done(PATIENCE, give).await
+        decode(self.until_done(PATIENCE, look).await?)
     }
 
     pub(in crate::store) async fn get(&self, id: &str) -> Result<Option<Execution>, Error> {
@@ -74,8 +52,7 @@ impl Store {
                 .fetch_optional(&self.pool())
                 .await
         };
-        let read = self.until_done(PATIENCE, look).await?.map(|record| Execution::decode(id, &record)).transpose();
-        read.inspect_err(|error| drop(self.shared.unreadable.note(error)))
+        self.until_done(PATIENCE, look).await?.map(|record| Execution::decode(id, &record)).transpose()
     }
 
     pub(in crate::store) async fn list(
@@ -83,7 +60,7 @@ impl Store {
         filter: &Filter,
         before: Option<&str>,
         limit: usize,
-    ) -> Result<Listed, Error> {
+    ) -> Result<Vec<Execution>, Error> {
         let look = || async {
             sqlx::query_as(
                 "SELECT id, record FROM executions WHERE ($1::text IS NULL OR entry_point = $1)
@@ -97,13 +74,15 @@ impl Store {
             .fetch_all(&self.pool())
             .await
         };
-        let rows: Vec<(String, Vec<u8>)> = self.until_done(PATIENCE, look).await?;
-        let last = rows.last().filter(|_| rows.len() >= limit).map(|(id, _)| id.clone());
-        let (executions, unreadable) = self.shared.unreadable.sift(rows.into_iter().map(decode));
-        Ok(Listed { executions, unreadable, last })
+        decode(self.until_done(PATIENCE, look).await?)
     }
 
-    pub(in crate::store) async fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
+    pub(in crate::store) async fn journal(
+        &self,
+        id: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Entry)>, Error> {
         let look = || async {
             sqlx::query_as::<_, (i64, Vec<u8>)>(
                 "SELECT seq, entry FROM journal WHERE execution = $1 AND seq > $2 ORDER BY seq LIMIT $3",
@@ -115,7 +94,7 @@ impl Store {
             .await
         };
         let rows = self.until_done(PATIENCE, look).await?;
-        Ok(rows.into_iter().map(|(seq, bytes)| entry(id, seq, &bytes)).collect())
+        rows.into_iter().map(|(seq, bytes)| entry(id, seq, &bytes)).collect()
     }
 
     pub(in crate::store) async fn last_entry(&self, id: &str) -> Result<Option<Entry>, Error> {
@@ -128,7 +107,7 @@ impl Store {
             .await
         };
         let row = self.until_done(PATIENCE, look).await?;
-        row.map(|(seq, bytes)| entry(id, seq, &bytes).1).transpose()
+        row.map(|(seq, bytes)| entry(id, seq, &bytes).map(|(_, entry)| entry)).transpose()
     }
 
     pub(in crate::store) async fn usage(&self, key: &str) -> Result<i64, Error> {
@@ -166,7 +145,6 @@ impl Store {
             };
             let gone = self.until_done(PATIENCE, sweep).await?;
             let count = i64::try_from(gone.len()).unwrap_or(SWEEP);
-            gone.iter().for_each(|id| self.shared.unreadable.forget(id));
             all.extend(gone);
             if count < SWEEP {
                 break;
@@ -190,11 +168,11 @@ impl Store {
     }
 }
 
-fn decode((id, record): (String, Vec<u8>)) -> Result<Execution, Error> {
-    Execution::decode(&id, &record)
+fn decode(rows: Vec<(String, Vec<u8>)>) -> Result<Vec<Execution>, Error> {
+    rows.into_iter().map(|(id, record)| Execution::decode(&id, &record)).collect()
 }
 
-fn entry(id: &str, seq: i64, bytes: &[u8]) -> (u64, Result<Entry, Error>) {
+fn entry(id: &str, seq: i64, bytes: &[u8]) -> Result<(u64, Entry), Error> {
     let seq = u64::try_from(seq).unwrap_or(0);
-    (seq, Entry::decode(id, seq, bytes))
+    Ok((seq, Entry::decode(id, seq, bytes)?))
 }

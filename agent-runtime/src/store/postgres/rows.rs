@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use sqlx::{Postgres, Transaction};
 
-use crate::store::{Entry, Error, Execution, LEVEL_MILLIS, State, Used};
+use crate::store::{Entry, Execution, LEVEL_MILLIS, State, Used};
 
 /// Parts of a counter.
 const SHARDS: u8 = 16;
@@ -14,11 +14,6 @@ pub(super) fn due(execution: &Execution) -> i64 {
     rests.map_or(0, Timestamp::as_millisecond)
 }
 
-/// What cannot be written, on its way through the library.
-pub(super) fn unstorable(error: Error) -> sqlx::Error {
-    sqlx::Error::Encode(Box::new(error))
-}
-
 /// False if it is there already.
 pub(super) async fn insert(
     tx: &mut Transaction<'_, Postgres>,
@@ -26,7 +21,6 @@ pub(super) async fn insert(
     priority: i32,
 ) -> Result<bool, sqlx::Error> {
     let rank = execution.created.as_millisecond().saturating_sub(i64::from(priority).saturating_mul(LEVEL_MILLIS));
-    let record = execution.encode().map_err(unstorable)?;
     let inserted = sqlx::query(
         "INSERT INTO executions (id, entry_point, state, record, rank, due, asks) VALUES ($1, $2, $3, $4, $5, $6, $7)
          ON CONFLICT (id) DO NOTHING",
@@ -34,7 +28,7 @@ pub(super) async fn insert(
     .bind(&execution.id)
     .bind(&execution.entry_point)
     .bind(execution.state.as_str())
-    .bind(record)
+    .bind(execution.encode())
     .bind(rank)
     .bind(due(execution))
     .bind(execution.asks())
@@ -52,8 +46,7 @@ pub(super) async fn journal(
     if entries.is_empty() {
         return Ok(());
     }
-    let encoded: Result<Vec<Vec<u8>>, Error> = entries.iter().map(|entry| entry.encode(id)).collect();
-    let encoded = encoded.map_err(unstorable)?;
+    let encoded: Vec<Vec<u8>> = entries.iter().map(Entry::encode).collect();
     sqlx::query(
         "INSERT INTO journal (execution, seq, entry)
          SELECT $1, $2 + place, entry FROM unnest($3::bytea[]) WITH ORDINALITY AS fresh (entry, place)",

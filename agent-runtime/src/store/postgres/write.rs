@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use sqlx::{Postgres, Row as _, Transaction};
 
 use super::claims::Claim;
-use super::rows::{count, due, insert, journal, take, unstorable, use_up};
+use super::rows::{count, due, insert, journal, take, use_up};
 use super::{PATIENCE, PAUSE, Store, errors};
 use crate::store::{Commit, Entry, Error, Execution, State, Used, What, execution_key};
 
@@ -181,7 +181,7 @@ impl Store {
         )
         .bind(&execution.id)
         .bind(execution.state.as_str())
-        .bind(execution.encode().map_err(unstorable)?)
+        .bind(execution.encode())
         .bind(due(execution))
         .bind(execution.asks())
         .bind(execution.state.is_terminal())
@@ -230,7 +230,7 @@ impl Store {
         )
         .bind(&execution.id)
         .bind(execution.state.as_str())
-        .bind(execution.encode().map_err(unstorable)?)
+        .bind(execution.encode())
         .bind(due(execution))
         .bind(execution.asks())
         .bind(count_of)

@@ -1,14 +1,13 @@
 //! What is read from the store, and what is thrown away when it is old.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use redb::ReadableTable as _;
 
 use super::tables::{DEFINITIONS, EXECUTIONS, JOURNAL, LIVE, TICKS, USAGE, read_key};
-use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, Store, add, execution_key};
-use crate::store::{Entries, Filter, Listed};
+use super::{Entry, Error, Execution, KEY_LIFETIME_SECONDS, Store};
+use crate::store::Filter;
 
 /// Executions that are thrown away in one transaction, so that no trigger waits long behind them.
 const SWEEP: usize = 200;
@@ -31,18 +30,10 @@ impl Store {
         })
     }
 
-    /// The ids of all that has not ended, oldest first.
+    /// Every execution that has not ended, oldest first.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn live_ids(&self) -> Result<Vec<String>, Error> {
-        self.read(|txn| txn.open_table(LIVE)?.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect())
-    }
-
-    /// Every execution that has not ended and can be read, oldest first.
-    ///
-    /// # Errors
-    /// The file cannot be read.
+    /// The file or a record cannot be read.
     pub fn live(&self) -> Result<Vec<Execution>, Error> {
         let found = self.read(|txn| {
             let (live, all) = (txn.open_table(LIVE)?, txn.open_table(EXECUTIONS)?);
@@ -55,7 +46,7 @@ impl Store {
             }
             Ok(found)
         })?;
-        Ok(self.unreadable.sift(found.into_iter().map(|(id, bytes)| Execution::decode(&id, &bytes))).0)
+        found.into_iter().map(|(id, bytes)| Execution::decode(&id, &bytes)).collect()
     }
 
     /// One execution.
@@ -64,40 +55,14 @@ impl Store {
     /// The file or the record cannot be read.
     pub fn get(&self, id: &str) -> Result<Option<Execution>, Error> {
         let found = self.read(|txn| Ok(txn.open_table(EXECUTIONS)?.get(id)?.map(|record| record.value().to_vec())))?;
-        let read = found.map(|bytes| Execution::decode(id, &bytes)).transpose();
-        read.inspect_err(|error| drop(self.unreadable.note(error)))
-    }
-
-    /// How many records were found that cannot be read.
-    #[must_use]
-    pub fn unreadable(&self) -> usize {
-        self.unreadable.count()
-    }
-
-    /// Ends what cannot be read: it is not run any more. False if there is no such execution or it has ended.
-    ///
-    /// # Errors
-    /// Nothing was written.
-    pub async fn give_up(&self, id: &str) -> Result<bool, Error> {
-        let name = id.to_owned();
-        let lived = self.write(move |tables| {
-            let lived = tables.live.open()?.remove(name.as_str())?.is_some();
-            if lived {
-                tables.usage.open()?.remove(execution_key(&name).as_str())?;
-                add(tables, "failed")?;
-            }
-            Ok(lived)
-        });
-        let lived = lived.await?;
-        self.counts.failed.fetch_add(i64::from(lived), Ordering::Relaxed);
-        Ok(lived)
+        found.map(|bytes| Execution::decode(id, &bytes)).transpose()
     }
 
     /// The newest executions that a filter admits, at most `limit`, older than `before` if it is given.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn list(&self, filter: &Filter, before: Option<&str>, limit: usize) -> Result<Listed, Error> {
+    /// The file or a record cannot be read.
+    pub fn list(&self, filter: &Filter, before: Option<&str>, limit: usize) -> Result<Vec<Execution>, Error> {
         let txn = self.begin_read()?;
         let broken = |error: redb::Error| Error::Broken(error.to_string());
         let table = txn.open_table(EXECUTIONS).map_err(|error| broken(error.into()))?;
@@ -105,28 +70,25 @@ impl Store {
             Some(id) => table.range::<&str>(..id),
             None => table.range::<&str>(..),
         };
-        let mut found = Listed::default();
+        let mut found = Vec::new();
         for entry in range.map_err(|error| broken(error.into()))?.rev() {
             let (id, record) = entry.map_err(|error| broken(error.into()))?;
-            match Execution::decode(id.value(), record.value()) {
-                Ok(execution) if filter.admits(&execution) => found.executions.push(execution),
-                Ok(_) => {}
-                Err(error) => found.unreadable.extend(self.unreadable.note(&error)),
+            let execution = Execution::decode(id.value(), record.value())?;
+            if filter.admits(&execution) {
+                found.push(execution);
             }
-            if found.executions.len() + found.unreadable.len() >= limit {
-                found.last = Some(id.value().to_owned());
+            if found.len() >= limit {
                 break;
             }
         }
         Ok(found)
     }
 
-    /// What happened in an execution after an entry, with the entries' numbers, at most `limit`; an error in the
-    /// place of each that cannot be read.
+    /// What happened in an execution after an entry, with the entries' numbers, at most `limit`.
     ///
     /// # Errors
-    /// The file cannot be read.
-    pub fn entries(&self, id: &str, after: u64, limit: usize) -> Result<Entries, Error> {
+    /// The file or an entry cannot be read.
+    pub fn journal(&self, id: &str, after: u64, limit: usize) -> Result<Vec<(u64, Entry)>, Error> {
         let found = self.read(|txn| {
             let table = txn.open_table(JOURNAL)?;
             let mut found = Vec::new();
@@ -136,7 +98,7 @@ impl Store {
             }
             Ok(found)
         })?;
-        Ok(found.into_iter().map(|(seq, bytes)| (seq, Entry::decode(id, seq, &bytes))).collect())
+        found.into_iter().map(|(seq, bytes)| Ok((seq, Entry::decode(id, seq, &bytes)?))).collect()
     }
 
     /// The last thing that happened in an execution.
@@ -179,29 +141,22 @@ impl Store {
         loop {
             let old = self.ended_before(cutoff, SWEEP)?;
             let count = old.len();
+            all.extend(old.iter().cloned());
             let now = Timestamp::now();
-            let gone = self.write(move |tables| {
+            self.write(move |tables| {
                 let (executions, journal) = (tables.executions.open()?, tables.journal.open()?);
-                let mut gone = Vec::new();
-                for id in old {
-                    // Somebody may have had it tried again since it was looked at.
-                    if tables.live.open()?.get(id.as_str())?.is_some() {
-                        continue;
-                    }
+                for id in &old {
                     executions.remove(id.as_str())?;
                     journal.retain_in((id.as_str(), 0)..=(id.as_str(), u64::MAX), |_, _| false)?;
-                    gone.push(id);
                 }
                 let fresh = |at: i64| now.as_second() - at < KEY_LIFETIME_SECONDS;
                 tables.idempotency.open()?.retain(|_, value| fresh(read_key(value).0))?;
                 let day = cutoff.strftime("%Y-%m-%d").to_string();
                 let kept = |key: &str| key.starts_with("execution/") || key.rsplit('/').next() >= Some(day.as_str());
                 tables.usage.open()?.retain(|key, _| kept(key))?;
-                Ok(gone)
-            });
-            let gone = gone.await?;
-            gone.iter().for_each(|id| self.unreadable.forget(id));
-            all.extend(gone);
+                Ok(())
+            })
+            .await?;
             if count < SWEEP {
                 return Ok(all);
             }
@@ -213,26 +168,11 @@ impl Store {
         let txn = self.begin_read()?;
         let broken = |error: redb::Error| Error::Broken(error.to_string());
         let table = txn.open_table(EXECUTIONS).map_err(|error| broken(error.into()))?;
-        let live = txn.open_table(LIVE).map_err(|error| broken(error.into()))?;
-        let lives = |id: &str| live.get(id).map(|found| found.is_some()).map_err(|error| broken(error.into()));
         let mut old = Vec::new();
         for entry in table.iter().map_err(|error| broken(error.into()))? {
             let (id, record) = entry.map_err(|error| broken(error.into()))?;
-            if old.len() >= limit {
-                break;
-            }
-            let execution = match Execution::decode(id.value(), record.value()) {
-                Ok(execution) => execution,
-                Err(error) => {
-                    drop(self.unreadable.note(&error));
-                    // When it ended is not known; its id says when it was accepted.
-                    if accepted(id.value()).is_some_and(|at| at < cutoff) && !lives(id.value())? {
-                        old.push(id.value().to_owned());
-                    }
-                    continue;
-                }
-            };
-            if execution.created >= cutoff {
+            let execution = Execution::decode(id.value(), record.value())?;
+            if execution.created >= cutoff || old.len() >= limit {
                 break;
             }
             if execution.ended.is_some_and(|ended| ended < cutoff) {
@@ -241,10 +181,4 @@ impl Store {
         }
         Ok(old)
     }
-}
-
-/// When an execution was accepted: its id is a UUID of version 7, which begins with that.
-fn accepted(id: &str) -> Option<Timestamp> {
-    let (seconds, nanos) = uuid::Uuid::parse_str(id).ok()?.get_timestamp()?.to_unix();
-    Timestamp::new(i64::try_from(seconds).ok()?, i32::try_from(nanos).ok()?).ok()
 }

@@ -22,7 +22,6 @@ use redb::{Database, ReadableDatabase as _, ReadableTable};
 
 pub use writer::Ended;
 
-use super::unreadable::Unreadables;
 use super::{Accepted, Commit, Entry, Error, Execution, KEY_LIFETIME_SECONDS, Key, State, Used, execution_key};
 use synced::Synced;
 use tables::{COUNTERS, DEFINITIONS, IDEMPOTENCY, Tables};
@@ -38,7 +37,6 @@ pub struct Store {
     writer: Writer,
     counts: Arc<Counts>,
     space: Arc<space::Space>,
-    unreadable: Arc<Unreadables>,
 }
 
 #[derive(Debug, Default)]
@@ -70,8 +68,7 @@ impl Store {
         })?;
         let counts = Arc::new(Counts { healthy: AtomicBool::new(true), ..Counts::default() });
         let space = Arc::new(space::Space::of(folder));
-        let (writer, unreadable) = (Writer::start(Arc::clone(&database), ended), Arc::default());
-        let store = Self { writer, database, counts, space, unreadable };
+        let store = Self { writer: Writer::start(Arc::clone(&database), ended), database, counts, space };
         let (total, failed) = store.read_counters().map_err(|error| broken(&error))?;
         store.counts.total.store(total, Ordering::Relaxed);
         store.counts.failed.store(failed, Ordering::Relaxed);
@@ -85,7 +82,6 @@ impl Store {
     pub async fn accept(&self, execution: Execution, key: Option<Key>) -> Result<Accepted, Error> {
         self.has_room()?;
         let now = Timestamp::now().as_second();
-        let record = execution.encode()?;
         let accepted = self.write(move |tables| {
             if let Some(key) = &key {
                 let name = key_name(&execution.entry_point, key);
@@ -95,7 +91,7 @@ impl Store {
                 }
                 keys.insert(name.as_str(), (now, &key.body, execution.id.as_str()))?;
             }
-            put_new(tables, &execution.id, &record)?;
+            put_new(tables, &execution)?;
             Ok(Accepted::New)
         });
         let accepted = accepted.await?;
@@ -121,7 +117,6 @@ impl Store {
     pub async fn tick(&self, entry_point: String, due: Timestamp, execution: Option<Execution>) -> Result<bool, Error> {
         self.has_room()?;
         let begins = execution.is_some();
-        let execution = execution.map(encoded).transpose()?;
         let inserted = self.write(move |tables| {
             let ticks = tables.ticks.open()?;
             let last = ticks.get(entry_point.as_str())?.map(|found| found.value());
@@ -129,8 +124,8 @@ impl Store {
                 return Ok(false);
             }
             ticks.insert(entry_point.as_str(), due.as_millisecond())?;
-            if let Some((id, record)) = &execution {
-                put_new(tables, id, record)?;
+            if let Some(execution) = &execution {
+                put_new(tables, execution)?;
             }
             Ok(true)
         });
@@ -149,10 +144,6 @@ impl Store {
     pub async fn commit(&self, commit: Commit) -> Result<Option<Range<u64>>, Error> {
         let failed = commit.execution.state == State::Failed;
         let begun = i64::try_from(commit.begins.len()).unwrap_or(i64::MAX);
-        let record = commit.execution.encode()?;
-        let entries = all_encoded(&commit.execution.id, &commit.entries)?;
-        let begins: Vec<(String, Vec<u8>)> =
-            commit.begins.into_iter().map(|(begun, _)| encoded(begun)).collect::<Result<_, _>>()?;
         let written = self.write(move |tables| {
             let execution = &commit.execution;
             let live = tables.live.open()?;
@@ -166,12 +157,12 @@ impl Store {
             if execution.state == State::Failed {
                 add(tables, "failed")?;
             }
-            tables.executions.open()?.insert(execution.id.as_str(), record.as_slice())?;
-            for (begun, record) in &begins {
-                put_new(tables, begun, record)?;
+            tables.executions.open()?.insert(execution.id.as_str(), execution.encode().as_slice())?;
+            for (begun, _) in &commit.begins {
+                put_new(tables, begun)?;
             }
             used(tables, &commit.used)?;
-            append(tables, &execution.id, &entries).map(Some)
+            append(tables, &execution.id, &commit.entries).map(Some)
         });
         let written = written.await?;
         if written.is_some() {
@@ -186,7 +177,6 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn append(&self, id: String, entries: Vec<Entry>, spent: Vec<Used>) -> Result<Range<u64>, Error> {
-        let entries = all_encoded(&id, &entries)?;
         self.write(move |tables| {
             used(tables, &spent)?;
             append(tables, &id, &entries)
@@ -222,14 +212,12 @@ impl Store {
     /// # Errors
     /// Nothing was written.
     pub async fn reopen(&self, execution: Execution, entries: Vec<Entry>) -> Result<bool, Error> {
-        let (record, entries) = (execution.encode()?, all_encoded(&execution.id, &entries)?);
         self.write(move |tables| {
             let id = execution.id.as_str();
-            // It may have been thrown away since it was looked at.
-            if tables.executions.open()?.get(id)?.is_none() || tables.live.open()?.insert(id, ())?.is_some() {
+            if tables.live.open()?.insert(id, ())?.is_some() {
                 return Ok(false);
             }
-            tables.executions.open()?.insert(id, record.as_slice())?;
+            tables.executions.open()?.insert(id, execution.encode().as_slice())?;
             append(tables, id, &entries)?;
             Ok(true)
         })
@@ -339,23 +327,14 @@ fn used_before(
     Ok(before.map(|(_, body, id)| if body == key.body { Accepted::Again(id) } else { Accepted::Clash }))
 }
 
-fn encoded(execution: Execution) -> Result<(String, Vec<u8>), Error> {
-    let record = execution.encode()?;
-    Ok((execution.id, record))
-}
-
-fn all_encoded(id: &str, entries: &[Entry]) -> Result<Vec<Vec<u8>>, Error> {
-    entries.iter().map(|entry| entry.encode(id)).collect()
-}
-
 /// Gives the numbers of the new entries.
-fn append(tables: &mut Tables<'_>, id: &str, entries: &[Vec<u8>]) -> Result<Range<u64>, redb::Error> {
+fn append(tables: &mut Tables<'_>, id: &str, entries: &[Entry]) -> Result<Range<u64>, redb::Error> {
     let journal = tables.journal.open()?;
     let last = journal.range((id, 0)..=(id, u64::MAX))?.next_back().transpose()?;
     let first = last.map_or(1, |(key, _)| key.value().1 + 1);
     let mut next = first;
     for entry in entries {
-        journal.insert((id, next), entry.as_slice())?;
+        journal.insert((id, next), entry.encode().as_slice())?;
         next += 1;
     }
     Ok(first..next)
@@ -373,9 +352,9 @@ fn used(tables: &mut Tables<'_>, all: &[Used]) -> Result<(), redb::Error> {
     Ok(())
 }
 
-fn put_new(tables: &mut Tables<'_>, id: &str, record: &[u8]) -> Result<(), redb::Error> {
-    tables.executions.open()?.insert(id, record)?;
-    tables.live.open()?.insert(id, ())?;
+fn put_new(tables: &mut Tables<'_>, execution: &Execution) -> Result<(), redb::Error> {
+    tables.executions.open()?.insert(execution.id.as_str(), execution.encode().as_slice())?;
+    tables.live.open()?.insert(execution.id.as_str(), ())?;
     add(tables, "total")
 }
 

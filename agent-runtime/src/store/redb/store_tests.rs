@@ -4,17 +4,6 @@ fn execution(entry: &str) -> Execution {
     Execution::new(entry, "hash", "first", serde_json::Map::new(), Timestamp::now())
 }
 
-impl Store {
-    pub(in crate::store) async fn spoil(&self, id: &str, bytes: &[u8]) {
-        let (id, bytes) = (id.to_owned(), bytes.to_vec());
-        let put = self.write(move |tables| {
-            tables.executions.open()?.insert(id.as_str(), bytes.as_slice())?;
-            Ok(())
-        });
-        put.await.unwrap();
-    }
-}
-
 fn open(folder: &Path) -> Store {
     Store::open(folder, Ended::new()).expect("it opens")
 }

@@ -46,10 +46,7 @@ impl Writer {
         let until = closing.clone();
         let runtime = tokio::runtime::Handle::current();
         std::thread::spawn(move || {
-            // A panic in it must not leave a process whose every write hangs or fails.
-            let fault = ended.clone().drop_guard();
             write_all(&database, waiting, &ended, &until, &runtime);
-            drop(fault.disarm());
             // The file is let go before anybody hears of the end, so that it can be opened again.
             drop(database);
             drop(guard);
