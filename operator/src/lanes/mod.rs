@@ -1,8 +1,9 @@
 //! The lanes of an object, each with a queue of its own. None waits for another.
 //!
-//! Before all others its pods are braked, which takes no write. The safety lane brings pause, stop and freeze to the pods and says in status what they acknowledged. It does not
-//! depend on anything that only children need. The children's lane applies what the pods are made from; what fails there
-//! is told by the safety lane, and tried again for as long as it lasts.
+//! Before all others its pods are braked, which takes no write. The safety lane brings pause, stop and freeze to the pods
+//! and says in status what they acknowledged. It does not depend on anything that only children need. The children's lane
+//! applies what the pods are made from; what fails there is told by the safety lane, and tried again for as long as it
+//! lasts.
 
 mod brakes;
 mod children;
